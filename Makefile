@@ -1,0 +1,17 @@
+.DEFAULT_GOAL := help
+RUN := .venv/bin
+
+.PHONY: help setup test lint
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: .venv/.synced ## the environment, from uv.lock
+.venv/.synced: uv.lock pyproject.toml deploy/setup.sh
+	@deploy/setup.sh && touch $@
+
+lint: setup ## style, types and layers
+	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports
+
+test: lint ## everything that proves it works
+	$(RUN)/pytest
