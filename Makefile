@@ -11,7 +11,7 @@ setup: .venv/.synced ## the environment, from uv.lock
 	@deploy/setup.sh && touch $@
 
 lint: setup ## style, types and layers
-	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports
+	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports --no-logo
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest

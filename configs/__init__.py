@@ -1,0 +1,6 @@
+"""What to run: typed configs, one YAML a data set beside its curated schema."""
+
+from configs.base import ConfigError
+from configs.config import Config, canonical_json, config_from_tree, digest, load_config
+
+__all__ = ["Config", "ConfigError", "canonical_json", "config_from_tree", "digest", "load_config"]

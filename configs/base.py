@@ -1,0 +1,28 @@
+"""What every part of the config shares: strictness, and errors that name a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=200)]
+
+
+class ConfigError(Exception):
+    """The config, or what the command line set in it, is wrong. The message names file, key path and expectation."""
+
+
+class Section(BaseModel):
+    """A part of the config. Unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+def resolve(folder: Path, path: str) -> str:
+    """Return `path` as it is if it is absolute or names a remote file system, else joined to `folder`."""
+    if "://" in path or Path(path).is_absolute():
+        return path
+    return str((folder / path).absolute()) if not any(c in path for c in "*?{[") else f"{folder.absolute()}/{path}"

@@ -1,0 +1,159 @@
+"""The feature table: each feature declared once, and what follows from that alone.
+
+The parsing spec, the TFT graph, the embedding tables, the serving inputs and the slices are all derived from these
+declarations; nothing else in the project lists features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import ColumnName, Section
+
+Owner = Literal["user", "item", "context"]
+RawType = Literal["string", "float", "int64"]
+
+MISSING_TIME = -(2**63)  # int64 input meaning "not given": the graph puts the time of the request in its place
+
+
+class _Column(Section):
+    of: Owner = Field(description="Who the feature belongs to: `user`, `item` or `context`.")
+    column: ColumnName | None = Field(default=None, alias="from", description="Column of the logs; default: its name.")
+
+
+class _Embedded(Section):
+    dim: int | None = Field(default=None, ge=1, description="Embedding dimension; default: the model's.")
+
+
+class _Text(_Column, _Embedded):
+    separator: str | None = Field(default=None, min_length=1, description="Splits a cell into several values.")
+    pool: Literal["mean", "sum"] = Field(default="mean", description="How several values' embeddings become one.")
+    default: str | None = Field(default=None, description="Value where missing; default: an id of its own.")
+
+
+class Vocabulary(_Text):
+    """Text looked up in a vocabulary made from the training split."""
+
+    kind: Literal["vocabulary"]
+    top: int | None = Field(default=None, ge=1, description="Keep only the most frequent values.")
+    min_count: int = Field(default=1, ge=1, description="Keep only values seen this often in the training split.")
+    oov: int = Field(default=1, ge=1, description="Hash buckets shared by values outside the vocabulary.")
+
+
+class Hashed(_Text):
+    """Text hashed into a fixed number of buckets: no vocabulary, any number of values."""
+
+    kind: Literal["hashed"]
+    buckets: int = Field(ge=2, description="Number of buckets.")
+
+
+class Numeric(_Column, _Embedded):
+    """A number, scaled."""
+
+    kind: Literal["numeric"]
+    scale: Literal["z_score", "log", "none"] = Field(
+        default="z_score",
+        description="`z_score`: mean 0, variance 1, cut at 10 deviations. `log`: sign(x) log(1 + |x|), then z_score.",
+    )
+    default: float | None = Field(default=None, description="Value where missing; default: the mean.")
+
+
+class Bucketized(_Column, _Embedded):
+    """A number put into quantile buckets of the training split."""
+
+    kind: Literal["bucketized"]
+    buckets: int = Field(ge=2, le=10_000, description="Number of quantile buckets.")
+    default: float | None = Field(default=None, description="Value where missing; default: a bucket of its own.")
+
+
+class Time(_Embedded):
+    """A part of a time: the hour (UTC) or weekday of the event, or the age of something at the event.
+
+    Where a request does not give the event's time, the time of the request stands in.
+    """
+
+    kind: Literal["time"]
+    part: Literal["hour", "weekday", "age"] = Field(
+        description="`hour` 0-23 and `weekday` 0-6 from Monday, both UTC; `age`: days from the column in `since` to "
+        "the event, on a log scale in 32 buckets."
+    )
+    of: Owner = Field(default="context", description="Who the `since` column belongs to; the event is `context`.")
+    since: ColumnName | None = Field(default=None, description="With `age`: column of the start, in `data.time_unit`.")
+
+    @model_validator(mode="after")
+    def _since(self) -> Time:
+        if (self.part == "age") != (self.since is not None):
+            raise ValueError("since goes with part: age, and only with it")
+        return self
+
+
+class Crossed(_Embedded):
+    """The pair of two other features' values, hashed."""
+
+    kind: Literal["crossed"]
+    cross: tuple[str, str] = Field(description="Names of two single-valued features that are not crossed or numeric.")
+    buckets: int = Field(ge=2, description="Number of hash buckets.")
+
+
+Feature = Annotated[Vocabulary | Hashed | Numeric | Bucketized | Time | Crossed, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """A column of the logs as the pipeline and the served model take it.
+
+    `default` is what a request that leaves the column out stands for: "" and NaN mean missing.
+    """
+
+    name: str
+    type: RawType
+    of: Owner
+    multivalued: bool
+    default: str | float | int
+
+
+def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColumn]:
+    """Return the columns that the features read, in the order they are first named.
+
+    `time` is the event time's column. Raises ValueError where two features read one column in different ways.
+    """
+    columns: dict[str, RawColumn] = {}
+
+    def add(feature: str, column: RawColumn) -> None:
+        known = columns.setdefault(column.name, column)
+        if (known.type, known.of, known.multivalued) != (column.type, column.of, column.multivalued):
+            raise ValueError(
+                f"feature {feature!r} reads column {column.name!r} as {_describe(column)}, another feature reads it as "
+                f"{_describe(known)}; make them agree"
+            )
+
+    for name, feature in features.items():
+        if isinstance(feature, Vocabulary | Hashed):
+            multivalued = feature.separator is not None
+            add(name, RawColumn(feature.column or name, "string", feature.of, multivalued, ""))
+        elif isinstance(feature, Numeric | Bucketized):
+            add(name, RawColumn(feature.column or name, "float", feature.of, False, float("nan")))
+        elif isinstance(feature, Time):
+            add(name, RawColumn(time, "int64", "context", False, MISSING_TIME))
+            if feature.since:
+                add(name, RawColumn(feature.since, "int64", feature.of, False, MISSING_TIME))
+    return columns
+
+
+def _describe(column: RawColumn) -> str:
+    several = " of several values" if column.multivalued else ""
+    return f"{column.type}{several} of {column.of}"
+
+
+# Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.
+ACTIVITY_BANDS = ("0", "1-9", "10-49", "50-199", "200+")
+DERIVED_COLUMNS = {
+    "cold_user": "yes if the user has no row in the training split",
+    "cold_item": "yes if the item has no row in the training split",
+    "user_activity": "band of the user's number of training rows: " + ", ".join(ACTIVITY_BANDS),
+    "item_popularity": "band of the item's number of training rows: " + ", ".join(ACTIVITY_BANDS),
+}

@@ -1,0 +1,79 @@
+"""What data and models must be like to go on: limits on statistics, slices and gates on metrics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import ColumnName, Section, Share
+
+MetricName = Literal["auc", "gauc", "logloss", "calibration", "prauc", "example_count"]
+LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
+BLESSED = "blessed"
+
+
+class Limits(Section):
+    """Largest distance allowed between two distributions of a feature, from 0 (alike) to 1 (disjoint)."""
+
+    drift: Share | None = Field(default=None, description="Train split against the last accepted run's.")
+    skew: Share | None = Field(default=None, description="Train split against the eval and test splits.")
+
+
+class Validation(Section):
+    """The data gate: the curated schema, and limits on drift and skew.
+
+    Text is compared by L-infinity distance, numbers by Jensen-Shannon divergence (L-infinity is blind to them).
+    """
+
+    schema_file: str | None = Field(
+        default=None, alias="schema", description="Curated schema; default: NAME.schema.pbtxt beside this file."
+    )
+    drift: Share = Field(default=0.3, description="Limit for every feature not named in `limits`.")
+    skew: Share = Field(default=0.3, description="Limit for every feature not named in `limits`.")
+    limits: dict[ColumnName, Limits] = Field(default={}, description="Limits of single columns.")
+    warn: list[str] = Field(
+        default=["SCHEMA_NEW_COLUMN"],
+        description="Kinds of anomaly (TFDV's names) that are reported without stopping the run.",
+    )
+    min_examples: int = Field(default=100, ge=1, description="Fewest examples each split must have.")
+
+
+class Gate(Section):
+    """One condition on one metric. A metric that cannot be computed does not pass."""
+
+    metric: MetricName
+    at_least: float | None = Field(default=None, description="Smallest value allowed.")
+    at_most: float | None = Field(default=None, description="Largest value allowed.")
+    beats: str | None = Field(default=None, description="A baseline, or `blessed`: must be better than it by `by`.")
+    not_below: str | None = Field(default=None, description="A baseline, or `blessed`: must not be worse by over `by`.")
+    by: float = Field(default=0.0, ge=0, description="Margin for `beats` and `not_below`, in the metric's unit.")
+    each: list[ColumnName] | None = Field(
+        default=None, description="Judge every value of this slice (one of `slices`) instead of all examples."
+    )
+    min_examples: int = Field(default=0, ge=0, description="With `each`: slices with fewer examples are not judged.")
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Gate:
+        given = [k for k in ("at_least", "at_most", "beats", "not_below") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of at_least, at_most, beats, not_below; got {given or 'none'}")
+        if self.by and given[0] in ("at_least", "at_most"):
+            raise ValueError(f"by goes with beats and not_below, not with {given[0]}")
+        if self.min_examples and self.each is None:
+            raise ValueError("min_examples goes with each")
+        return self
+
+    @property
+    def against(self) -> str | None:
+        """The model compared with, if any."""
+        return self.beats if self.beats is not None else self.not_below
+
+
+class Evaluation(Section):
+    """What the model is judged on, always on the test split."""
+
+    slices: list[list[ColumnName]] = Field(
+        default=[], description="Columns, alone or crossed, whose every value gets its own metrics."
+    )
+    gates: list[Gate] = Field(default=[], description="All must hold for the model to be blessed and pushed.")
