@@ -90,7 +90,7 @@ class Config(Section):
             for column in slice_:
                 if column not in self.slice_columns:
                     choices = ", ".join(self.slice_columns)
-                    raise ValueError(f"evaluation.slices.{index}: {column!r} cannot be sliced on; choose from {choices}")
+                    raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
         for index, gate in enumerate(self.evaluation.gates):
             if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
                 choices = ", ".join([*self.baselines, BLESSED])
