@@ -43,7 +43,10 @@ class Validation(Section):
 class Gate(Section):
     """One condition on one metric. A metric that cannot be computed does not pass."""
 
-    metric: MetricName
+    metric: MetricName = Field(
+        description="`auc`; `gauc`: AUC within each user, weighted; `logloss`; `calibration`: predicted over actual "
+        "positives, 1 is right; `prauc`: area under precision and recall; `example_count`."
+    )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")
     beats: str | None = Field(default=None, description="A baseline, or `blessed`: must be better than it by `by`.")
