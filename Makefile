@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint
+.PHONY: help setup test lint docs
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -12,6 +12,9 @@ setup: .venv/.synced ## the environment, from uv.lock
 
 lint: setup ## style, types and layers
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports --no-logo
+
+docs: setup ## the pages that are written from the code
+	$(RUN)/python -m configs.reference > docs/.config.md && mv docs/.config.md docs/config.md
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest

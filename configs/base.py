@@ -19,7 +19,9 @@ class ConfigError(Exception):
 class Section(BaseModel):
     """A part of the config. Unknown keys are refused, values never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 def resolve(folder: Path, path: str) -> str:

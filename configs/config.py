@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, resolve
 from configs.data import Data
@@ -31,7 +32,7 @@ class Serving(Section):
     """Where pushed versions go."""
 
     model: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_.-]+$", description="Model name; default: the config's."
+        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="Model name; default: the config's."
     )
     folder: str = Field(default="../served", description="Folder of models; a version is FOLDER/MODEL/VERSION.")
     warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
@@ -60,7 +61,7 @@ class Config(Section):
     data: Data
     features: dict[ColumnName, Feature] = Field(min_length=1, description="The feature table: name to declaration.")
     model: Model = Field(default=DeepFM(type="deepfm"), description="The model to train, judge and push.")
-    baselines: dict[str, Model] = Field(
+    baselines: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Model] = Field(
         default=dict(BASELINES), description="Models trained beside it to compare with; `{}` for none."
     )
     training: Training = Training()
@@ -74,18 +75,29 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Config:
-        columns = _raw_columns(self.features, self.data.time)
+        data = self.data
+        for name, feature in self.features.items():
+            _check_role(name, feature, data)
+        try:
+            columns = _raw_columns(self.features, data.time)
+        except ValueError as error:
+            raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():
             if isinstance(feature, Crossed):
                 for part in feature.cross:
                     _check_crossable(name, part, self.features)
+        for name, column in (("user", data.user), ("item", data.item), ("time", data.time), ("display", data.display)):
+            if column in DERIVED_COLUMNS:
+                raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
         for reserved in DERIVED_COLUMNS:
-            if reserved in columns:
+            if reserved in columns or reserved in self.features or reserved == data.label.column:
                 raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
-        if self.data.label.column in columns:
-            raise ValueError(
-                f"features: the label column {self.data.label.column!r} cannot be a feature: it is the answer"
-            )
+        if data.label.column in columns:
+            raise ValueError(f"features: the label column {data.label.column!r} cannot be a feature: it is the answer")
+        known = {data.user, data.item, data.time, data.label.column, data.display, *columns, *DERIVED_COLUMNS}
+        for column in self.validation.limits:
+            if column not in known:
+                raise ValueError(f"validation.limits: no column {column!r} is used; choose from {', '.join(columns)}")
         for index, slice_ in enumerate(self.evaluation.slices):
             for column in slice_:
                 if column not in self.slice_columns:
@@ -156,7 +168,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. `recsys init --data FILE` makes one.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
@@ -193,6 +205,13 @@ def _parse_yaml(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}" if mark else where
         raise ConfigError(f"{place}: not valid YAML: {str(error.problem or error).splitlines()[0]}") from None
+    except (
+        YAMLError,
+        ValueError,
+    ) as error:  # ValueError: a value that is not what it looks like, as the date 2026-13-01
+        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -202,7 +221,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, as in training.epochs=3")
     node: Any = tree
     for depth, part in enumerate(keys[:-1]):
-        node = node[_index(node, part, override)] if isinstance(node, list) else node.setdefault(part, {})
+        at: Any = _index(node, part, override) if isinstance(node, list) else part
+        # A copy: what an anchor shares with another place in the file must not change there.
+        node[at] = copy.copy(node[at]) if isinstance(node, list) else copy.copy(node.get(at, {}))
+        node = node[at]
         if not isinstance(node, dict | list):
             raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a single value, it has no keys")
     value = _parse_yaml(text, f"--set {override}")
@@ -213,28 +235,66 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise ConfigError(f"--set {override}: {part!r} is not an index of a list of {len(node)}")
     return int(part)
 
 
+# Where pydantic puts the chosen kind or type into a location, which is no key of the file: features.u.vocabulary.oov.
+_TAG_DEPTH = {"features": 2, "baselines": 2, "model": 1}
+
+
 def _explain(detail: Any, path: str) -> str:
-    # pydantic puts the chosen union member ("vocabulary") into the location: it is not a key of the file.
-    kinds = {"vocabulary", "hashed", "numeric", "bucketized", "time", "crossed", "deepfm", "fm", "lr", "item_mean"}
-    location: list[str] = []
-    previous = None
-    for part in detail["loc"]:
-        if not (part in kinds and previous not in ("features", "baselines", "data") and location):
-            location.append(str(part))
-        previous = part
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = f"unknown key {location[-1]!r}"
-    elif detail["type"] == "missing":
-        message = f"required key {location[-1]!r} is missing"
-    elif detail["type"] not in ("value_error", "union_tag_not_found") and not isinstance(detail["input"], dict):
-        message += f", got {detail['input']!r}"
-    return f"{path}: {'.'.join(location) + ': ' if location else ''}{message}"
+    location = list(detail["loc"])
+    depth = _TAG_DEPTH.get(str(location[0]), 0) if location else 0
+    if depth and len(location) > depth and location[depth] != "[key]":
+        del location[depth]
+    message, context = detail["msg"].removeprefix("Value error, "), detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            message = f"unknown key {location[-1]!r}"
+        case "missing" if isinstance(location[-1], int):
+            message = "a value is missing"
+        case "missing":
+            message = f"required key {location[-1]!r} is missing"
+        case "union_tag_not_found":
+            message = f"required key {context['discriminator']} is missing"
+        case "union_tag_invalid":
+            location.append(context["discriminator"].strip("'"))
+            message = f"expected one of {context['expected_tags']}, got {context['tag']!r}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            message = f"expected keys and values, got {detail['input']!r}"
+        case "value_error":
+            pass
+        case "string_pattern_mismatch":
+            message = f"expected text that matches {context['pattern']}, got {detail['input']!r}"
+        case "too_short" | "string_too_short":
+            message = f"expected a length of at least {context['min_length']}, got {detail['input']!r}"
+        case "invalid_key":
+            message = "expected text"
+        case _:
+            message = f"{message.replace('Input should be', 'expected', 1)}, got {detail['input']!r}"
+    if location and location[-1] == "[key]":
+        location.pop()
+        message = f"as a name, {message}"
+    return f"{path}: {'.'.join(map(str, location)) + ': ' if location else ''}{message}"
+
+
+def _check_role(name: str, feature: Feature, data: Data) -> None:
+    """Raise ValueError if the feature reads the user's, item's or event's column as something that it is not."""
+    if isinstance(feature, Crossed | Time):
+        return
+    column = feature.column or name
+    if column == data.time:
+        raise ValueError(f"features.{name}: {column!r} is the time of the event; use kind: time")
+    for owner, id_column in (("user", data.user), ("item", data.item)):
+        if column != id_column:
+            continue
+        if not isinstance(feature, Vocabulary | Hashed) or feature.separator is not None or feature.of != owner:
+            raise ValueError(
+                f"features.{name}: {column!r} is the {owner}'s id: expected kind vocabulary or hashed, of: {owner}, "
+                "no separator"
+            )
 
 
 def _check_crossable(name: str, part: str, features: Mapping[str, Feature]) -> None:

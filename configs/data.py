@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -34,7 +35,7 @@ class Label(Section):
             raise ValueError("expected a comparison such as '>= 4' or '== click'")
         operator, operand = match.groups()
         if operator in (">=", "<=", ">", "<") and not _is_number(operand):
-            raise ValueError(f"{operator} compares numbers and {operand!r} is none; use == or != for text")
+            raise ValueError(f"{operator} compares numbers and {operand!r} is none; for text use == or !=")
         return value
 
     @property
@@ -73,18 +74,22 @@ class Data(Section):
     """The interaction logs: one row an event of one user with one item."""
 
     source: str = Field(
+        min_length=1,
         description="A file, a folder, a glob, or a pattern with `{SPAN}` (a day `20260131` or a number), "
-        "relative to this config file."
+        "relative to this config file.",
     )
     format: FileFormat | None = Field(default=None, description="Read from the file's name when not given.")
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="CSV only; default `,`.")
+    delimiter: str | None = Field(
+        default=None, pattern=r'^[^"\r\n]$', description="CSV only: one character, no quote; default `,`."
+    )
     user: ColumnName = Field(description="Column of the user's id, always read as text.")
     item: ColumnName = Field(description="Column of the item's id, always read as text.")
     time: ColumnName = Field(description="Column of the event's time.")
     time_unit: TimeUnit = Field(default="s", description="Unit since 1970 of the time column, or `iso8601` text.")
     time_range: tuple[datetime, datetime] | None = Field(
         default=None,
-        description="Events outside are malformed rows. Default: from 1990 to a day after the run begins.",
+        description="Events outside are malformed rows; UTC where no zone is given. Default: from 1990 to a day after "
+        "the run begins.",
     )
     label: Label
     split: Split
@@ -95,10 +100,20 @@ class Data(Section):
     )
     max_field_bytes: int = Field(default=65536, ge=16, description="A row with a longer field is malformed.")
 
+    @field_validator("time_range")
+    @classmethod
+    def _forward(cls, value: tuple[datetime, datetime] | None) -> tuple[datetime, datetime] | None:
+        if value is None:
+            return None
+        first, last = (t if t.tzinfo else t.replace(tzinfo=UTC) for t in value)
+        if first >= last:
+            raise ValueError("expected the earlier time first")
+        return first, last
+
     @model_validator(mode="after")
     def _distinct(self) -> Data:
-        if len({self.user, self.item, self.time}) < 3:
-            raise ValueError("user, item and time must be three different columns")
+        if len({self.user, self.item, self.time, self.label.column}) < 4:
+            raise ValueError("user, item, time and label.column must be four different columns")
         if self.window > 1 and "{SPAN}" not in self.source:
             raise ValueError("window needs a {SPAN} in source")
         if self.delimiter is not None and self.format not in (None, "csv"):
@@ -108,7 +123,6 @@ class Data(Section):
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text)) and "_" not in text  # Python's own 1_000 is no number in a log
     except ValueError:
         return False
-    return True

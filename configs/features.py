@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section
 
@@ -97,6 +97,13 @@ class Crossed(_Embedded):
     kind: Literal["crossed"]
     cross: tuple[str, str] = Field(description="Names of two single-valued features that are not crossed or numeric.")
     buckets: int = Field(ge=2, description="Number of hash buckets.")
+
+    @field_validator("cross")
+    @classmethod
+    def _two(cls, value: tuple[str, str]) -> tuple[str, str]:
+        if value[0] == value[1]:
+            raise ValueError(f"expected two different features, got {value[0]!r} twice")
+        return value
 
 
 Feature = Annotated[Vocabulary | Hashed | Numeric | Bucketized | Time | Crossed, Field(discriminator="kind")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section, Share
 
 MetricName = Literal["auc", "gauc", "logloss", "calibration", "prauc", "example_count"]
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
+UNDIRECTED: frozenset[str] = frozenset({"calibration", "example_count"})  # more is neither better nor worse
 BLESSED = "blessed"
 
 
@@ -42,7 +43,10 @@ class Validation(Section):
 class Gate(Section):
     """One condition on one metric. A metric that cannot be computed does not pass."""
 
-    metric: MetricName
+    metric: MetricName = Field(
+        description="`auc`; `gauc`: AUC within each user, weighted; `logloss`; `calibration`: predicted over actual "
+        "positives, 1 is right; `prauc`: area under precision and recall; `example_count`."
+    )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")
     beats: str | None = Field(default=None, description="A baseline, or `blessed`: must be better than it by `by`.")
@@ -60,6 +64,10 @@ class Gate(Section):
             raise ValueError(f"expected exactly one of at_least, at_most, beats, not_below; got {given or 'none'}")
         if self.by and given[0] in ("at_least", "at_most"):
             raise ValueError(f"by goes with beats and not_below, not with {given[0]}")
+        if self.against is not None and self.metric in UNDIRECTED:
+            raise ValueError(
+                f"more {self.metric} is neither better nor worse: use at_least and at_most, not {given[0]}"
+            )
         if self.min_examples and self.each is None:
             raise ValueError("min_examples goes with each")
         return self
@@ -73,7 +81,15 @@ class Gate(Section):
 class Evaluation(Section):
     """What the model is judged on, always on the test split."""
 
-    slices: list[list[ColumnName]] = Field(
+    slices: list[Annotated[list[ColumnName], Field(min_length=1)]] = Field(
         default=[], description="Columns, alone or crossed, whose every value gets its own metrics."
     )
     gates: list[Gate] = Field(default=[], description="All must hold for the model to be blessed and pushed.")
+
+    @field_validator("slices")
+    @classmethod
+    def _each_once(cls, value: list[list[str]]) -> list[list[str]]:
+        for index, slice_ in enumerate(value):
+            if len(set(slice_)) < len(slice_) or any(set(slice_) == set(other) for other in value[:index]):
+                raise ValueError(f"{slice_} names a column twice, or is there twice")
+        return value

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.base import Section, Share
+from configs.base import Section
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Regularized(Section):
     l2: float = Field(default=0.0, ge=0, description="L2 penalty on the embeddings and weights that a batch looked up.")
-    id_dropout: Share = Field(
+    id_dropout: Rate = Field(
         default=0.0,
         description="Share of user and item ids hidden in training, so that unknown ones are learnt too.",
     )
@@ -45,7 +47,7 @@ class DeepFM(_Regularized):
     hidden: list[Annotated[int, Field(ge=1)]] = Field(
         default=[128, 64], description="Widths of the deep part's layers."
     )
-    dropout: Share = Field(default=0.2, description="Dropout after each of the deep part's layers.")
+    dropout: Rate = Field(default=0.2, description="Dropout after each of the deep part's layers.")
 
 
 Model = Annotated[DeepFM | FM | LR | ItemMean, Field(discriminator="type")]

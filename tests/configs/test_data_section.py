@@ -1,0 +1,88 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import ConfigError
+from configs.data import Label
+
+
+@pytest.mark.parametrize(
+    ("positive", "operator", "operand"),
+    [
+        (">= 4", ">=", 4.0),
+        ("<-1.5e3", "<", -1500.0),
+        ("== 1", "==", 1.0),
+        ("!= 0", "!=", 0.0),
+        ("== click", "==", "click"),
+        ("==  'buy now' ", "==", "buy now"),
+        ("!= Köp", "!=", "Köp"),
+        ("== nan", "==", "nan"),
+        ("== 1_000", "==", "1_000"),
+        ("== >= 4", "==", ">= 4"),
+    ],
+)
+def test_a_label_compares_with_a_number_or_a_text(positive, operator, operand):
+    label = Label(column="y", positive=positive)
+    assert (label.operator, label.operand) == (operator, operand)
+    assert type(label.operand) is type(operand)
+
+
+@pytest.mark.parametrize("positive", ["4", "=> 4", "> click", ">= nan", "< inf", "<= 1_0", "", "=="])
+def test_what_is_no_comparison_is_refused(positive):
+    with pytest.raises(ValueError, match=r"expected a comparison|compares numbers"):
+        Label(column="y", positive=positive)
+
+
+@given(st.sampled_from([">=", "<=", "==", "!=", ">", "<"]), st.floats(allow_nan=False, allow_infinity=False))
+def test_any_finite_number_can_be_compared_with(operator, number):
+    label = Label(column="y", positive=f"{operator} {number!r}")
+    assert (label.operator, label.operand) == (operator, number)
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "expectation"),
+    [
+        ("data.item=u", "data", "user, item, time and label.column must be four different columns"),
+        ("data.label.column=t", "data", "user, item, time and label.column must be four different columns"),
+        ("data.user='1 x'", "data.user", "expected text that matches"),
+        ("data.source=''", "data.source", "expected a length of at least 1"),
+        ("data.split={}", "data.split.by", "required key 'by' is missing"),
+        ("data.split.by=random", "data.split.by", "expected 'time', 'user_time' or 'hash', got 'random'"),
+        ("data.split.eval=0", "data.split", "eval and test must each be above 0"),
+        ("data.split.test=0.9", "data.split", "eval and test must .* leave something to train on"),
+        ("data.split.test=1.1", "data.split.test", "expected less than or equal to 1"),
+        ("data.split.columns=[u]", "data.split", "columns only go with by: hash"),
+        ("data.window=2", "data", "window needs a {SPAN} in source"),
+        ("data.window=0", "data.window", "expected greater than or equal to 1"),
+        ("data.format=xml", "data.format", "expected 'csv', 'tsv', 'jsonl', 'parquet' or 'tfrecord', got 'xml'"),
+        ("data.delimiter=;;", "data.delimiter", "expected text that matches"),
+        ("data.delimiter='\"'", "data.delimiter", "expected text that matches"),
+        ("data.time_unit=h", "data.time_unit", "expected 's', 'ms', 'us', 'ns' or 'iso8601', got 'h'"),
+        ("data.time_range=[2021-01-01, 2020-01-01]", "data.time_range", "expected the earlier time first"),
+        ("data.max_malformed=1.5", "data.max_malformed", "expected less than or equal to 1"),
+        ("data.max_field_bytes=1", "data.max_field_bytes", "expected greater than or equal to 16"),
+    ],
+)
+def test_these_are_refused(load, smallest, override, place, expectation):
+    with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
+        load(override)
+
+
+def test_a_delimiter_goes_with_csv_only(load):
+    assert load("data.delimiter=;").data.delimiter == ";"
+    assert load("data.delimiter='\t'", "data.format=csv").data.delimiter == "\t"
+    with pytest.raises(ConfigError, match="data: delimiter only goes with format: csv"):
+        load("data.delimiter=;", "data.format=parquet")
+
+
+def test_spans_take_a_window_and_hashing_takes_columns(load):
+    assert load("data.source=logs-{SPAN}.csv", "data.window=7").data.window == 7
+    assert load("data.split={by: hash, columns: [u, i]}").data.split.columns == ["u", "i"]
+
+
+@pytest.mark.parametrize("first", ["2020-01-01", "2020-01-01T00:00:00Z", "'2020-01-01T02:00:00+02:00'"])
+def test_times_without_a_zone_are_utc(load, first):
+    data = load(f"data.time_range=[{first}, 2021-01-01]").data
+    assert data.time_range == (datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))

@@ -1,0 +1,127 @@
+import math
+
+import pytest
+
+from configs import ConfigError
+from configs.features import DERIVED_COLUMNS, MISSING_TIME
+
+
+def test_raw_columns_follow_from_the_features_in_their_order(load):
+    config = load(
+        "features.age={kind: numeric, of: user}",
+        "features.age_band={kind: bucketized, of: user, buckets: 4, from: age}",
+        "features.tags={kind: hashed, of: item, separator: '|', buckets: 9}",
+        "features.hour={kind: time, part: hour}",
+        "features.account_age={kind: time, part: age, of: user, since: joined}",
+        "features.pair={kind: crossed, cross: [age_band, hour], buckets: 9}",
+    )
+    columns = config.raw_columns
+    assert list(columns) == ["u", "i", "age", "tags", "t", "joined"]
+    assert {name: (c.name, c.type, c.of) for name, c in columns.items()} == {
+        "u": ("u", "string", "user"),
+        "i": ("i", "string", "item"),
+        "age": ("age", "float", "user"),
+        "tags": ("tags", "string", "item"),
+        "t": ("t", "int64", "context"),
+        "joined": ("joined", "int64", "user"),
+    }
+    assert columns["u"].default == ""
+    assert math.isnan(columns["age"].default)
+    assert columns["t"].default == columns["joined"].default == MISSING_TIME
+    assert config.slice_columns == ["u", "i", "tags", *DERIVED_COLUMNS]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "features.u2={kind: hashed, of: user, from: u, buckets: 100}",
+        "features.u={kind: hashed, of: user, buckets: 100}",
+        "features.part={kind: vocabulary, of: user, column: other, default: none, top: 5, dim: 3}",
+        "features.sum={kind: vocabulary, of: context, separator: ' ', pool: sum, min_count: 2}",
+        "features.n={kind: numeric, of: item, scale: log, default: -1.5e300}",
+        "features.x={kind: crossed, cross: [u, i], buckets: 2}",
+        "features.weekday={kind: time, part: weekday, dim: 2}",
+        "features.log_label={kind: numeric, of: item, from: label}",
+    ],
+)
+def test_these_go(load, override):
+    name = override.partition("=")[0].split(".")[1]
+    assert name in load(override).features
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "expectation"),
+    [
+        ("features.a={kind: numeric, of: usr}", "features.a.of", "expected 'user', 'item' or 'context', got 'usr'"),
+        ("features.u.separator=''", "features.u.separator", "expected a length of at least 1"),
+        ("features.u.dim=0", "features.u.dim", "expected greater than or equal to 1"),
+        ("features.u.oov=0", "features.u.oov", "expected greater than or equal to 1"),
+        ("features.u.default=3", "features.u.default", "expected a valid string, got 3"),
+        ("features.a={kind: numeric, of: user, default: .inf}", "features.a.default", "expected a finite number"),
+        (
+            "features.a={kind: bucketized, of: user, buckets: 1}",
+            "features.a.buckets",
+            "expected greater than or equal to 2",
+        ),
+        ("features.a={kind: time, part: age}", "features.a", "since goes with part: age"),
+        ("features.a={kind: time, part: hour, since: b}", "features.a", "since goes with part: age"),
+        ("features.a={kind: time, part: year}", "features.a.part", "expected 'hour', 'weekday' or 'age'"),
+        ("features.x={kind: crossed, cross: [u, no], buckets: 9}", "features.x.cross", "no feature 'no'"),
+        ("features.x={kind: crossed, cross: [u, x], buckets: 9}", "features.x.cross", "'x' must be single-valued"),
+        (
+            "features.x={kind: crossed, cross: [u, u], buckets: 9}",
+            "features.x.cross",
+            "expected two different features",
+        ),
+        ("features.x={kind: crossed, cross: [u], buckets: 9}", "features.x.cross.1", "a value is missing"),
+        ("features.cold_user={kind: vocabulary, of: user}", "features", "column 'cold_user' is one that ingest adds"),
+        (
+            "features.cold_user={kind: vocabulary, of: user, from: c}",
+            "features",
+            "column 'cold_user' is one that ingest",
+        ),
+        ("data.label.column=cold_item", "features", "column 'cold_item' is one that ingest adds"),
+        ("data.display=user_activity", "data.display", "'user_activity' is a column that ingest adds"),
+        ("features.a={kind: numeric, of: item, from: y}", "features", "the label column 'y' cannot be a feature"),
+        (
+            "features.a={kind: numeric, of: context, from: t}",
+            "features.a",
+            "'t' is the time of the event; use kind: time",
+        ),
+        (
+            "features.u={kind: numeric, of: user}",
+            "features.u",
+            "'u' is the user's id: expected kind vocabulary or hashed",
+        ),
+        (
+            "features.u={kind: vocabulary, of: user, separator: x}",
+            "features.u",
+            "'u' is the user's id: .* no separator",
+        ),
+        ("features.u={kind: vocabulary, of: item}", "features.u", "'u' is the user's id: .* of: user"),
+        ("features.a={kind: bucketized, of: item, from: i, buckets: 3}", "features.a", "'i' is the item's id"),
+    ],
+)
+def test_these_are_refused(load, smallest, override, place, expectation):
+    with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
+        load(override)
+
+
+@pytest.mark.parametrize("kind", ["numeric", "vocabulary"])
+def test_a_cross_takes_no_numbers_and_no_lists(load, kind):
+    with pytest.raises(
+        ConfigError, match=r"features\.x\.cross: 'a' must be single-valued and neither crossed nor numeric"
+    ):
+        load(
+            f"features.a={{kind: {kind}, of: user{', separator: x' if kind == 'vocabulary' else ''}}}",
+            "features.x={kind: crossed, cross: [u, a], buckets: 9}",
+        )
+
+
+@pytest.mark.parametrize(
+    "second", ["{kind: numeric, of: item, from: c}", "{kind: hashed, of: user, from: c, buckets: 9}",
+               "{kind: hashed, of: item, from: c, buckets: 9, separator: x}"]
+)  # fmt: skip
+def test_two_features_must_read_a_column_alike(load, second):
+    with pytest.raises(ConfigError, match=r"features: feature 'b' reads column 'c' as .*another feature reads it as"):
+        load("features.a={kind: vocabulary, of: item, from: c}", f"features.b={second}")

@@ -1,0 +1,96 @@
+import pytest
+
+from configs import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("gate", "against"),
+    [
+        ("{metric: auc, at_least: 0.7}", None),
+        ("{metric: calibration, at_most: 1.1}", None),
+        ("{metric: logloss, beats: item_mean, by: 0.01}", "item_mean"),
+        ("{metric: gauc, not_below: blessed, by: 0.01, each: [u], min_examples: 50}", "blessed"),
+        ("{metric: auc, at_least: 0.5, each: [cold_user, i]}", None),
+    ],
+)
+def test_these_go(load, gate, against):
+    config = load("evaluation.slices=[[u], [cold_user, i]]", f"evaluation.gates=[{gate}]")
+    assert config.evaluation.gates[0].against == against
+
+
+@pytest.mark.parametrize(
+    ("gate", "place", "expectation"),
+    [
+        ("{metric: AUC, at_least: 0.5}", "evaluation.gates.0.metric", "expected 'auc', .*, got 'AUC'"),
+        ("{at_least: 0.5}", "evaluation.gates.0.metric", "required key 'metric' is missing"),
+        ("{metric: auc}", "evaluation.gates.0", "expected exactly one of .*; got none"),
+        (
+            "{metric: auc, at_least: 0.5, beats: lr}",
+            "evaluation.gates.0",
+            r"expected exactly one of .*\['at_least', 'beats'\]",
+        ),
+        ("{metric: auc, at_least: .nan}", "evaluation.gates.0.at_least", "expected a finite number"),
+        (
+            "{metric: auc, at_least: 0.5, by: 0.1}",
+            "evaluation.gates.0",
+            "by goes with beats and not_below, not with at_least",
+        ),
+        ("{metric: auc, beats: lr, by: -1}", "evaluation.gates.0.by", "expected greater than or equal to 0"),
+        (
+            "{metric: auc, beats: nope}",
+            "evaluation.gates.0",
+            "no baseline 'nope'; choose from item_mean, lr, fm, blessed",
+        ),
+        ("{metric: auc, at_least: 0.5, min_examples: 3}", "evaluation.gates.0", "min_examples goes with each"),
+        (
+            "{metric: auc, at_least: 0.5, each: [i]}",
+            "evaluation.gates.0",
+            r"each \['i'\] is not one of evaluation.slices",
+        ),
+        ("{metric: calibration, beats: lr}", "evaluation.gates.0", "more calibration is neither better nor worse"),
+        ("{metric: example_count, not_below: blessed}", "evaluation.gates.0", "more example_count is neither"),
+    ],
+)
+def test_these_gates_are_refused(load, smallest, gate, place, expectation):
+    with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
+        load("evaluation.slices=[[u]]", f"evaluation.gates=[{gate}]")
+
+
+def test_a_gate_on_a_baseline_that_was_taken_away_is_refused(load):
+    with pytest.raises(ConfigError, match="no baseline 'lr'; choose from fm, blessed"):
+        load("baselines={fm: {type: fm}}", "evaluation.gates=[{metric: auc, beats: lr}]")
+
+
+@pytest.mark.parametrize(
+    ("slices", "place", "expectation"),
+    [
+        ("[[nope]]", "evaluation.slices.0", "'nope' .*choose from u, i, cold_user"),
+        ("[[u], [t]]", "evaluation.slices.1", "'t' "),
+        ("[[]]", "evaluation.slices.0", "expected a length of at least 1"),
+        ("[u]", "evaluation.slices.0", "expected a valid list, got 'u'"),
+        ("[[u, i], [i, u]]", "evaluation.slices", "names a column twice, or is there twice"),
+        ("[[u, u]]", "evaluation.slices", "names a column twice"),
+    ],
+)
+def test_these_slices_are_refused(load, smallest, slices, place, expectation):
+    with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: .*{expectation}"):
+        load(f"evaluation.slices={slices}")
+
+
+@pytest.mark.parametrize("column", ["u", "t", "y", "cold_user"])
+def test_limits_are_for_columns_there_are(load, column):
+    assert load(f"validation.limits={{{column}: {{drift: 0.1}}}}").validation.limits[column].drift == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "expectation"),
+    [
+        ("validation.limits={nope: {drift: 0.1}}", "validation.limits", "no column 'nope' is used; choose from u, i"),
+        ("validation.limits={u: {drift: 2}}", "validation.limits.u.drift", "expected less than or equal to 1"),
+        ("validation.skew=-0.1", "validation.skew", "expected greater than or equal to 0"),
+        ("validation.min_examples=0", "validation.min_examples", "expected greater than or equal to 1"),
+    ],
+)
+def test_these_limits_are_refused(load, smallest, override, place, expectation):
+    with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
+        load(override)
