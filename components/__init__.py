@@ -1,0 +1,1 @@
+"""Our TFX components: ingest, schema, gates, training, evaluation and push."""

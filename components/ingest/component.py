@@ -90,6 +90,7 @@ class IngestExecutor(base_beam_executor.BaseBeamExecutor):
             pipeline.build(root, data, columns, files, outputs, now)
         with open(outputs.counts) as stream:
             counts = json.load(stream)
+        report.set_string_custom_property("summary", summary(counts))
         try:
             judge(data, files, counts, outputs.dead_letters)
         except RefusedError as refusal:
@@ -169,6 +170,18 @@ def judge(data: Data, files: list[LogFile], counts: Mapping[str, int], dead_lett
             f"{'always' if positive else 'never'} meets data.label.positive: {data.label.positive!r}. "
             "Mend the label or the condition."
         )
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """Return the counts in a line: rows a split, malformed rows, and the cold share of the test split."""
+    rows = {split: counts.get(f"{split}.rows", 0) for split in SPLITS}
+    test = max(rows["test"], 1)
+    return (
+        f"{sum(rows.values()):,} rows: "
+        + ", ".join(f"{split} {n:,}" for split, n in rows.items())
+        + f"; malformed {counts.get('malformed', 0):,}; cold in test: users {counts.get('test.cold_user', 0) / test:.1%}, "
+        f"items {counts.get('test.cold_item', 0) / test:.1%} of rows"
+    )
 
 
 def _first_letter(path: str) -> str:

@@ -1,0 +1,62 @@
+"""The newest features of each user and item, as ingest left them: what a client sends for an id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from configs import Config
+from configs.features import RawColumn
+
+
+@dataclass(frozen=True)
+class Items:
+    """All items: ids, what people call them, and the columns to rank them by."""
+
+    ids: list[str]
+    names: list[str]
+    columns: Mapping[str, list[Any]]
+
+
+class Catalogue:
+    """Reads the catalogue at `folder`."""
+
+    def __init__(self, folder: str, config: Config):
+        self._folder = folder
+        self._data = config.data
+        self._raw = config.raw_columns
+
+    def user(self, user: str) -> dict[str, Any]:
+        """Return a user's features but the id; empty where the logs do not know the user."""
+        table = self._read("users", pc.field(self._data.user) == user)
+        if not table.num_rows:
+            return {}
+        columns = [c for c in self._columns("user") if c.name != self._data.user]
+        cells = {c.name: _cells(table.column(c.name), c)[0] for c in columns}
+        return {name: cell for name, cell in cells.items() if cell != self._raw[name].default}
+
+    def items(self) -> Items:
+        """Return every item the logs know."""
+        table = self._read("items", None)
+        ids = table.column(self._data.item).to_pylist()
+        names = table.column(self._data.display).to_pylist() if self._data.display else ids
+        columns = {c.name: _cells(table.column(c.name), c) for c in self._columns("item")}
+        return Items(ids, [name or "" for name in names], columns)
+
+    def _columns(self, owner: str) -> list[RawColumn]:
+        return [c for c in self._raw.values() if c.of == owner]
+
+    def _read(self, what: str, where: pc.Expression | None) -> pa.Table:
+        return pyarrow.dataset.dataset(f"{self._folder}/{what}", format="parquet").to_table(filter=where)
+
+
+def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
+    """Return what a request holds for each cell: several values joined, missing ones as the default."""
+    separator = raw.separator or ""
+    joined = [separator.join(v) if isinstance(v, list) else v for v in column.to_pylist()]
+    return [raw.default if v is None else v for v in joined]

@@ -1,0 +1,60 @@
+"""`recsys`: the command line. Heavy libraries load only in the commands that need them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from components.refusal import RefusedError
+from configs import ConfigError
+from pipeline.commands import data, doctor, init, predict, run, schema
+
+BROKE, WRONG_CALL, REFUSED = 1, 2, 3
+
+app = typer.Typer(
+    name="recsys",
+    help="Interaction logs in, a served, gated and reversible recommender out.\n\n"
+    "Exit codes: 0 done, 1 something broke, 2 the call or the config is wrong, 3 a gate said no.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run.run)
+app.command("run-node")(run.run_node)
+app.command()(init.init)
+app.command()(predict.predict)
+app.command()(doctor.doctor)
+app.add_typer(schema.app, name="schema")
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def _recsys(debug: Annotated[bool, typer.Option("--debug", help="Show a stack trace when something breaks.")] = False):
+    """Take `--debug`, which `main` has already seen wherever it stands."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments)
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        sys.exit(_explain(error, debug))
+
+
+def _explain(error: Exception, debug: bool) -> int:
+    """Print an error as its reader needs it and return the exit code."""
+    code = WRONG_CALL if isinstance(error, ConfigError) else REFUSED if isinstance(error, RefusedError) else BROKE
+    # Beam adds the step to a message, which says nothing to whoever must mend a file.
+    message = re.sub(r"\s*\[while running '.*?'\]", "", str(error)).strip() or type(error).__name__
+    if code == BROKE and not debug:
+        message += "\n(`recsys --debug` shows where; the run's log holds what the libraries said)"
+    print(f"{'refused' if code == REFUSED else 'error'}: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,68 @@
+"""`recsys predict`: what the served model would show a user."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.commands.run import ConfigPath, Overrides
+
+
+def predict(
+    config: ConfigPath,
+    user: Annotated[str, typer.Option(help="The user's id, as in the logs.")],
+    top: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+    set_: Overrides = None,
+) -> None:
+    """Rank all known items for a user with the newest served version, in this process."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from configs import ConfigError, load_config
+    from pipeline.quiet import quiet
+
+    settings = load_config(config, set_ or [])
+    with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
+        from pipeline.catalogue import Catalogue
+        from serving.folder import ModelFolder
+
+        try:
+            model = ModelFolder(settings.model_folder)
+        except FileNotFoundError as error:
+            raise ConfigError(str(error)) from None
+        catalogue = Catalogue(model.manifest["artifacts"]["catalogue"], settings)
+        known = catalogue.user(user)
+        items = catalogue.items()
+        began = time.perf_counter()
+        scores = model.rank({settings.data.user: user, **known}, items.columns)
+        milliseconds = 1000 * (time.perf_counter() - began)
+        best = scores.argsort(kind="stable")[::-1][:top]
+        rows: list[dict[str, Any]] = [
+            {"rank": place + 1, "item": items.ids[i], "name": items.names[i], "score": round(float(scores[i]), 6)}
+            for place, i in enumerate(best)
+        ]
+        answer = {
+            "model": settings.model_name,
+            "version": model.version,
+            "user": user,
+            "known": bool(known),
+            "items": rows,
+        }
+        if as_json:
+            print(json.dumps(answer, ensure_ascii=False), file=terminal)
+            return
+        console = Console(file=terminal, highlight=False)
+        who = ", ".join(f"{k} {v}" for k, v in known.items()) if known else "not in the logs: ranked as an unknown user"
+        console.print(f"[bold]user {user}[/bold]  {who}")
+        table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
+        console.print(table)
+        console.print(
+            f"{len(scores):,} items ranked in {milliseconds:.0f} ms by {settings.model_name} version {model.version}"
+        )

@@ -1,0 +1,181 @@
+"""Running one node of a run: the one way that local runs and every orchestrator share."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.compiler.constants import PIPELINE_RUN_ID_PARAMETER_NAME
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable.mlmd import event_lib
+from tfx.proto.orchestration import pipeline_pb2
+
+from components.artifacts import VERDICT
+from configs import Config
+from pipeline.graph import create_pipeline
+
+_EXECUTION = metadata_store_pb2.Execution
+_FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
+
+
+class State(enum.Enum):
+    """How a node ended."""
+
+    DONE = "done"
+    CACHED = "cached"
+    REFUSED = "refused"
+
+
+class NodeFailedError(Exception):
+    """A node did not end well, and no exception of its own said why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a node that ended has made: artifacts by output, and how long it took."""
+
+    node: str
+    state: State
+    seconds: float
+    outputs: Mapping[str, list[metadata_store_pb2.Artifact]]
+
+    def uri(self, output: str) -> str:
+        """Return where an output's only artifact lies."""
+        return self.outputs[output][0].uri
+
+
+class Graph:
+    """A config's compiled pipeline, run node by node, and what its metadata store knows."""
+
+    def __init__(self, config: Config):
+        self._pipeline: pipeline_pb2.Pipeline = Compiler().compile(create_pipeline(config))
+        self._root = config.runs_folder
+        os.makedirs(self._root, exist_ok=True)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes' ids, each after those it needs."""
+        return [node.pipeline_node.node_info.id for node in self._pipeline.nodes]
+
+    def edges(self) -> list[tuple[str, str]]:
+        """Return (upstream, downstream) pairs."""
+        return [
+            (up, n.pipeline_node.node_info.id) for n in self._pipeline.nodes for up in n.pipeline_node.upstream_nodes
+        ]
+
+    def outcome(self, node: str, run: str) -> Outcome | None:
+        """Return how `node` ended in `run`; None where it did not, or not yet."""
+        with metadata.Metadata(self._connection(self._pipeline)) as handle:
+            for execution in reversed(self._executions(handle.store, node, run)):
+                if execution.last_known_state in _FINISHED:
+                    return _outcome(handle.store, node, execution)
+        return None
+
+    def run_node(self, node: str, run: str) -> Outcome:
+        """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
+
+        Raises what the node raised, or NodeFailedError; what a failed node has written is removed.
+        """
+        if known := self.outcome(node, run):
+            return known
+        ir = copy.deepcopy(self._pipeline)
+        runtime_parameter_utils.substitute_runtime_parameter(ir, {PIPELINE_RUN_ID_PARAMETER_NAME: run})
+        pipeline_node = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node)
+        deployment = runner_utils.extract_local_deployment_config(ir)
+        connection = self._connection(ir)
+        try:
+            launcher.Launcher(
+                pipeline_node=pipeline_node,
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=ir.pipeline_info,
+                pipeline_runtime_spec=ir.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, node),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
+            ).launch()
+        except BaseException:
+            self.clean_up(run, node)
+            raise
+        # The launcher returns without a word where a node's inputs do not resolve: only the metadata store is believed.
+        ended = self.outcome(node, run)
+        if ended is None:
+            raise NodeFailedError(
+                f"{node} did not run: its inputs are not there, or it ended without success. "
+                "Have the nodes before it run in the same run?"
+            )
+        return ended
+
+    def clean_up(self, run: str | None = None, node: str | None = None) -> int:
+        """Mark executions that are neither finished nor running any more as failed, and remove what they wrote.
+
+        Call it only while nothing runs in this folder. Returns how many there were.
+        """
+        with metadata.Metadata(self._connection(self._pipeline)) as handle:
+            store = handle.store
+            dead = [
+                e
+                for e in (store.get_executions() if run is None else self._executions(store, node or "", run))
+                if e.last_known_state in (_EXECUTION.RUNNING, _EXECUTION.NEW, _EXECUTION.FAILED)
+            ]
+            for execution in dead:
+                for folder in self._output_folders(execution.id):
+                    shutil.rmtree(folder, ignore_errors=True)
+                if execution.last_known_state != _EXECUTION.FAILED:
+                    execution.last_known_state = _EXECUTION.FAILED
+            if dead:
+                store.put_executions(dead)
+        return len(dead)
+
+    def _output_folders(self, execution: int) -> list[str]:
+        root = f"{self._root}/artifacts"
+        found = []
+        for node in os.listdir(root) if os.path.isdir(root) else []:
+            for output in os.listdir(f"{root}/{node}"):
+                for base in (f"{root}/{node}/{output}", f"{root}/{node}/.system/executor_execution"):
+                    if os.path.isdir(f"{base}/{execution}"):
+                        found.append(f"{base}/{execution}")
+        return found
+
+    def _connection(self, ir: pipeline_pb2.Pipeline) -> metadata_store_pb2.ConnectionConfig:
+        config = runner_utils.extract_local_deployment_config(ir).metadata_connection_config
+        return getattr(config, config.WhichOneof("connection_config"))
+
+    def _executions(self, store: mlmd.MetadataStore, node: str, run: str) -> list[metadata_store_pb2.Execution]:
+        """Return the executions of a node in a run, oldest first."""
+        of_run = store.get_context_by_type_and_name("pipeline_run", run)
+        of_node = store.get_context_by_type_and_name("node", f"{self._pipeline.pipeline_info.id}.{node}")
+        if of_run is None or of_node is None:
+            return []
+        in_run = {e.id for e in store.get_executions_by_context(of_run.id)}
+        return sorted((e for e in store.get_executions_by_context(of_node.id) if e.id in in_run), key=lambda e: e.id)
+
+
+def new_run_id() -> str:
+    """Return a run id that sorts by time."""
+    now = time.time()
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}"
+
+
+def _outcome(store: mlmd.MetadataStore, node: str, execution: metadata_store_pb2.Execution) -> Outcome:
+    events = [e for e in store.get_events_by_execution_ids([execution.id]) if event_lib.is_valid_output_event(e)]
+    artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
+    outputs: dict[str, list[metadata_store_pb2.Artifact]] = {}
+    for event in events:
+        outputs.setdefault(event.path.steps[0].key, []).append(artifacts[event.artifact_id])
+    state = State.CACHED if execution.last_known_state == _EXECUTION.CACHED else State.DONE
+    # Only a gate has this output of its own; a resolver's is an earlier run's, which does not stop this one.
+    if "Resolver" not in execution.type and any(
+        a.custom_properties[VERDICT].int_value == 0 for a in outputs.get("blessing", [])
+    ):
+        state = State.REFUSED
+    seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+    return Outcome(node, state, seconds, outputs)

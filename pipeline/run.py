@@ -1,0 +1,99 @@
+"""A whole run on this machine: every node in order, in one process, under one lock."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from components.refusal import RefusedError
+from configs import Config
+from pipeline.nodes import Graph, Outcome, State, new_run_id
+from pipeline.says import what_it_found, why_refused
+
+progress = logging.getLogger("recsys.progress")
+
+
+class BusyError(Exception):
+    """Another run is under way in the same folder."""
+
+
+@dataclass
+class Watcher:
+    """What a run tells while it goes on. Every call is optional to answer."""
+
+    started: Callable[[str], None] = lambda node: None
+    said: Callable[[str, str], None] = lambda node, line: None
+    ended: Callable[[Outcome, str], None] = lambda outcome, found: None
+    cleaned: Callable[[int], None] = lambda count: None
+
+
+@dataclass
+class Result:
+    """How the nodes of a run ended, in order."""
+
+    run: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def run(config: Config, watcher: Watcher) -> Result:
+    """Run every node. Raises RefusedError where a gate says no, and whatever a node raises."""
+    with _only_run(config.runs_folder):
+        graph = Graph(config)
+        if count := graph.clean_up():
+            watcher.cleaned(count)
+        result = Result(new_run_id())
+        for node in graph.nodes:
+            watcher.started(node)
+            began = time.monotonic()
+            with _listening(lambda line, node=node: watcher.said(node, line)):
+                outcome = graph.run_node(node, result.run)
+            seconds = time.monotonic() - began
+            outcome = Outcome(node, outcome.state, seconds, outcome.outputs)
+            result.outcomes[node] = outcome
+            watcher.ended(outcome, what_it_found(outcome))
+            if outcome.state is State.REFUSED:
+                raise RefusedError(why_refused(outcome))
+    return result
+
+
+@contextmanager
+def _only_run(folder: str) -> Iterator[None]:
+    """Hold the folder's lock; the kernel lets go of it when the process dies, however it dies."""
+    os.makedirs(folder, exist_ok=True)
+    with open(f"{folder}/.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BusyError(
+                f"{folder}: another run is under way (process {lock.read().strip() or 'unknown'}). Wait for it, or stop it."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _listening(say: Callable[[str], None]) -> Iterator[None]:
+    handler = _Handler(say)
+    progress.addHandler(handler)
+    progress.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        progress.removeHandler(handler)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, say: Callable[[str], None]):
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())

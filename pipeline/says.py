@@ -1,0 +1,102 @@
+"""What a node found, and why a gate said no, in words."""
+
+from __future__ import annotations
+
+import json
+import os
+from glob import glob
+from typing import Any
+
+from pipeline.nodes import Outcome, State
+
+_MAX_FINDINGS = 8
+
+
+def what_it_found(outcome: Outcome) -> str:
+    """Return one line on what a node made; empty where there is nothing to say."""
+    for artifacts in outcome.outputs.values():
+        for artifact in artifacts:
+            if "summary" in artifact.custom_properties and not outcome.node.startswith("Last"):
+                return artifact.custom_properties["summary"].string_value
+    if "model_run" in outcome.outputs:
+        return _training(outcome.uri("model_run"))
+    if "transform_graph" in outcome.outputs:
+        return _vocabularies(outcome.uri("transform_graph"))
+    if outcome.node.startswith("Last"):
+        found = any(outcome.outputs.values())
+        return "" if found else "none yet"
+    return ""
+
+
+def why_refused(outcome: Outcome) -> str:
+    """Return a gate's reasons, one a line, and where all of them are."""
+    uri = outcome.uri("blessing")
+    if outcome.node == "DataGate":
+        findings = _read(f"{uri}/findings.json")["findings"]
+        errors = [f for f in findings if f["severity"] == "error"]
+        lines = [_finding(f) for f in errors]
+        where, then = (
+            f"{uri}/findings.json",
+            (
+                "Mend the logs; or, if the data has really changed, `recsys schema diff` shows how and "
+                "`recsys schema accept` takes it (drift and skew limits are in `validation`)."
+            ),
+        )
+    else:
+        judgements = _read(f"{uri}/verdict.json")["judgements"]
+        lines = [f"{j['gate']}: {j['slice']}: {j['why']}" for j in judgements if not j["passed"]]
+        where, then = (
+            f"{uri}/verdict.json",
+            "The version now served stays. Mend the model or the gate in `evaluation.gates`.",
+        )
+    shown = [f"  - {line}" for line in lines[:_MAX_FINDINGS]]
+    if len(lines) > _MAX_FINDINGS:
+        shown.append(f"  - and {len(lines) - _MAX_FINDINGS} more")
+    return "\n".join([f"{outcome.node} refused:", *shown, f"  All of it: {where}", f"  {then}"])
+
+
+def verdict(outcome: Outcome) -> dict[str, Any]:
+    """Return the evaluator's verdict: judgements, and metrics by model."""
+    return _read(f"{outcome.uri('blessing')}/verdict.json")
+
+
+def counts(outcome: Outcome) -> dict[str, int]:
+    """Return ingest's counts."""
+    return _read(f"{outcome.uri('report')}/counts.json")
+
+
+def is_news(outcome: Outcome) -> bool:
+    """Say whether a node is worth a line of its own in the terminal: bookkeeping that found nothing new is not."""
+    return not outcome.node.startswith("Last") or outcome.state is State.REFUSED
+
+
+def _finding(finding: dict[str, Any]) -> str:
+    text = f"{finding['feature']} in {finding['split']}: {finding['what']}"
+    if finding["limit"] == "schema":
+        text += f" - {finding['value']}"
+    else:
+        text += f", {finding['measure']} {finding['value']} over {finding['limit']}"
+    return text + (f" (for example {'; '.join(finding['examples'][:2])})" if finding["examples"] else "")
+
+
+def _training(folder: str) -> str:
+    history = _read(os.path.join(folder, "training.json"))
+    epochs = len(history["epochs"])
+    trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "counted"
+    return (
+        f"eval AUC {history['eval_auc']:.4f}, LogLoss {history['eval_logloss']:.4f}, {trained}, "
+        f"{history['parameters']:,} parameters"
+    )
+
+
+def _vocabularies(folder: str) -> str:
+    sizes = []
+    for path in sorted(glob(f"{folder}/transform_fn/assets/*")):
+        with open(path, "rb") as stream:
+            sizes.append(f"{os.path.basename(path)} {sum(1 for _ in stream):,}")
+    return "vocabularies: " + ", ".join(sizes) if sizes else ""
+
+
+def _read(path: str) -> Any:
+    with open(path, encoding="utf-8") as stream:
+        return json.load(stream)
