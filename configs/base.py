@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,5 @@ class Section(BaseModel):
 
 
 def resolve(folder: Path, path: str) -> str:
-    """Return `path` as it is if it is absolute or names a remote file system, else joined to `folder`."""
-    if "://" in path or Path(path).is_absolute():
-        return path
-    return str((folder / path).absolute()) if not any(c in path for c in "*?{[") else f"{folder.absolute()}/{path}"
+    """Return `path` as it is if it names a remote file system, else made absolute from `folder`."""
+    return path if "://" in path else os.path.normpath(os.path.join(folder.absolute(), path))

@@ -42,7 +42,7 @@ class Beam(Section):
     """How Beam pipelines run; the same pipeline on one machine and on a cluster."""
 
     runner: str = Field(
-        default="BundleBasedDirectRunner",
+        default="FnApiRunner",
         description="Beam runner: the in-memory one by default, or `FlinkRunner`, `SparkRunner`, `DataflowRunner`.",
     )
     args: list[str] = Field(default=[], description="Further Beam pipeline options, as flags.")

@@ -113,13 +113,14 @@ Feature = Annotated[Vocabulary | Hashed | Numeric | Bucketized | Time | Crossed,
 class RawColumn:
     """A column of the logs as the pipeline and the served model take it.
 
-    `default` is what a request that leaves the column out stands for: "" and NaN mean missing.
+    `separator` splits a cell into several values. `default` is what a request that leaves the column out stands for:
+    "" and NaN mean missing.
     """
 
     name: str
     type: RawType
     of: Owner
-    multivalued: bool
+    separator: str | None
     default: str | float | int
 
 
@@ -132,7 +133,7 @@ def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColu
 
     def add(feature: str, column: RawColumn) -> None:
         known = columns.setdefault(column.name, column)
-        if (known.type, known.of, known.multivalued) != (column.type, column.of, column.multivalued):
+        if repr(known) != repr(column):  # not ==: the default may be NaN
             raise ValueError(
                 f"feature {feature!r} reads column {column.name!r} as {_describe(column)}, another feature reads it as "
                 f"{_describe(known)}; make them agree"
@@ -140,19 +141,18 @@ def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColu
 
     for name, feature in features.items():
         if isinstance(feature, Vocabulary | Hashed):
-            multivalued = feature.separator is not None
-            add(name, RawColumn(feature.column or name, "string", feature.of, multivalued, ""))
+            add(name, RawColumn(feature.column or name, "string", feature.of, feature.separator, ""))
         elif isinstance(feature, Numeric | Bucketized):
-            add(name, RawColumn(feature.column or name, "float", feature.of, False, float("nan")))
+            add(name, RawColumn(feature.column or name, "float", feature.of, None, float("nan")))
         elif isinstance(feature, Time):
-            add(name, RawColumn(time, "int64", "context", False, MISSING_TIME))
+            add(name, RawColumn(time, "int64", "context", None, MISSING_TIME))
             if feature.since:
-                add(name, RawColumn(feature.since, "int64", feature.of, False, MISSING_TIME))
+                add(name, RawColumn(feature.since, "int64", feature.of, None, MISSING_TIME))
     return columns
 
 
 def _describe(column: RawColumn) -> str:
-    several = " of several values" if column.multivalued else ""
+    several = f" split on {column.separator!r}" if column.separator is not None else ""
     return f"{column.type}{several} of {column.of}"
 
 

@@ -1,0 +1,25 @@
+"""Artifact types of ours; the rest are TFX's standard ones."""
+
+from __future__ import annotations
+
+from tfx.types.artifact import Artifact
+
+VERDICT = "blessed"  # custom property of a gate's output: 1 goes on, 0 stops the run (TFX's ModelBlessing has the same)
+
+
+class Catalogue(Artifact):
+    """`users/` and `items/`: Parquet with each id's newest columns, for clients that need features of an id."""
+
+    TYPE_NAME = "RecsysCatalogue"
+
+
+class IngestReport(Artifact):
+    """`counts.json`: rows, positives and cold rows a split. `dead_letters.jsonl`: malformed rows and why."""
+
+    TYPE_NAME = "RecsysIngestReport"
+
+
+class DataBlessing(Artifact):
+    """`findings.json`: what the data gate found. `baseline.pb`: the statistics that the next run's drift is held to."""
+
+    TYPE_NAME = "RecsysDataBlessing"

@@ -1,0 +1,317 @@
+"""The data gate: anomalies against the schema, drift against the last accepted run, skew between splits.
+
+It always ends with a verdict and its findings, which is what stops the run; it never passes in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.common import resolver
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.artifacts import VERDICT, DataBlessing
+from components.examples import read_batches
+from components.ingest.rows import LABEL
+from components.ingest.splitting import SPLITS
+from components.schema import load_statistics
+from configs import Config, canonical_json
+from configs.gates import Validation
+
+FINDINGS_FILE = "findings.json"
+BASELINE_FILE = "baseline.pb"
+_MAX_OFFENDERS = 3
+
+
+@dataclass
+class Finding:
+    """One thing that is not as it should be. `severity` is `error` (stops the run) or `warning`."""
+
+    severity: str
+    split: str
+    feature: str
+    measure: str
+    value: str
+    limit: str
+    what: str
+    examples: list[str] = field(default_factory=list)
+
+
+def schema_findings(
+    anomalies: anomalies_pb2.Anomalies, split: str, warn: list[str], schema: schema_pb2.Schema, examples: types.Artifact
+) -> list[Finding]:
+    """Return a finding for every anomaly that ExampleValidator saw in a split, with rows that show it."""
+    findings = []
+    for name, info in sorted(anomalies.anomaly_info.items()):
+        for reason in info.reason:
+            kind = anomalies_pb2.AnomalyInfo.Type.Name(reason.type)
+            findings.append(
+                Finding(
+                    severity="warning" if kind in warn else "error",
+                    split=split,
+                    feature=name,
+                    measure=kind,
+                    value=reason.description,
+                    limit="schema",
+                    what=reason.short_description,
+                    examples=offending_rows(examples, split, name, schema),
+                )
+            )
+    return findings
+
+
+def distance_findings(
+    measured: Mapping[str, tuple[str, float, float]],
+    what: str,
+    split: str,
+    before: statistics_pb2.DatasetFeatureStatisticsList,
+    now: statistics_pb2.DatasetFeatureStatisticsList,
+) -> list[Finding]:
+    """Return a finding for every feature whose distance is over its limit, with the values that moved most."""
+    return [
+        Finding("error", split, name, measure, f"{value:.3f}", f"{limit:.3f}", what, moved_values(name, before, now))
+        for name, (measure, value, limit) in sorted(measured.items())
+        if value > limit
+    ]
+
+
+def distances(
+    before: statistics_pb2.DatasetFeatureStatisticsList,
+    now: statistics_pb2.DatasetFeatureStatisticsList,
+    schema: schema_pb2.Schema,
+    limits: Mapping[str, float],
+) -> dict[str, tuple[str, float, float]]:
+    """Return (measure, distance, limit) by feature: L-infinity for text, Jensen-Shannon divergence for numbers."""
+    compared = schema_pb2.Schema()
+    compared.CopyFrom(schema)
+    for feature in compared.feature:
+        if feature.name in limits:
+            comparator = feature.drift_comparator
+            if feature.type == schema_pb2.BYTES:
+                comparator.infinity_norm.threshold = limits[feature.name]
+            else:
+                comparator.jensen_shannon_divergence.threshold = limits[feature.name]
+    anomalies = tfdv.validate_statistics(now, compared, previous_statistics=before)
+    names = {"L_INFTY": "L-infinity", "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon"}
+    found = {}
+    for info in anomalies.drift_skew_info:
+        for measurement in info.drift_measurements:
+            kind = anomalies_pb2.DriftSkewInfo.Measurement.Type.Name(measurement.type)
+            name = ".".join(info.path.step)
+            found[name] = (names.get(kind, kind), measurement.value, limits[name])
+    return found
+
+
+def offending_rows(examples: types.Artifact, split: str, column: str, schema: schema_pb2.Schema) -> list[str]:
+    """Return the first few examples of a split that break the schema in a column."""
+    feature = next((f for f in schema.feature if f.name == column), None)
+    found: list[str] = []
+    for batch in read_batches(examples, split):
+        if column not in batch.schema.names or pa.types.is_null(batch.schema.field(column).type):
+            return [f"no row of {split} has {column!r}"]
+        values = batch.column(column)
+        bad = pc.fill_null(pc.equal(pc.list_value_length(values), 0), True)
+        if feature is not None and not pc.any(bad).as_py():
+            flat, parents = values.flatten(), pc.list_parent_indices(values)
+            rows = pc.unique(parents.filter(_outside(flat, feature, schema)))
+            bad = pc.is_in(pa.array(range(batch.num_rows), rows.type), rows)
+        for row in batch.filter(bad).slice(0, _MAX_OFFENDERS - len(found)).to_pylist():
+            found.append(", ".join(f"{k}={_shown(v)}" for k, v in row.items()))
+        if len(found) >= _MAX_OFFENDERS:
+            break
+    return found
+
+
+def moved_values(
+    name: str, before: statistics_pb2.DatasetFeatureStatisticsList, now: statistics_pb2.DatasetFeatureStatisticsList
+) -> list[str]:
+    """Return what changed most in a feature: shares of values, or the mean of a number."""
+    old, new = _feature_statistics(before, name), _feature_statistics(now, name)
+    if old is None or new is None:
+        return ["the feature is missing on one side"]
+    if new.HasField("string_stats"):
+        shares = [_shares(f) for f in (old, new)]
+        moved = sorted({*shares[0], *shares[1]}, key=lambda v: -abs(shares[1].get(v, 0.0) - shares[0].get(v, 0.0)))
+        return [f"{v!r}: {shares[0].get(v, 0.0):.1%} -> {shares[1].get(v, 0.0):.1%}" for v in moved[:_MAX_OFFENDERS]]
+    return [
+        f"{measure}: {getattr(old.num_stats, measure):.4g} -> {getattr(new.num_stats, measure):.4g}"
+        for measure in ("mean", "median", "std_dev")
+    ]
+
+
+def _outside(values: pa.Array, feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> pa.Array:
+    kind = feature.WhichOneof("domain_info")
+    if kind in ("domain", "string_domain"):
+        domain = (
+            feature.string_domain
+            if kind == "string_domain"
+            else next(d for d in schema.string_domain if d.name == feature.domain)
+        )
+        return pc.invert(pc.is_in(values, pa.array([v.encode() for v in domain.value], values.type)))
+    if kind in ("int_domain", "float_domain"):
+        domain = getattr(feature, kind)
+        low = pc.less(values, domain.min) if domain.HasField("min") else pa.scalar(False)
+        high = pc.greater(values, domain.max) if domain.HasField("max") else pa.scalar(False)
+        outside = pc.or_(low, high)
+        return outside if isinstance(outside, pa.Array) else pa.array([outside.as_py()] * len(values))
+    return pa.array([False] * len(values))
+
+
+def _feature_statistics(statistics, name: str):
+    return next((f for f in statistics.datasets[0].features if ".".join(f.path.step) == name), None)
+
+
+def _shares(feature) -> dict[str, float]:
+    total = sum(b.sample_count for b in feature.string_stats.rank_histogram.buckets) or 1.0
+    return {b.label: b.sample_count / total for b in feature.string_stats.rank_histogram.buckets}
+
+
+def _shown(value: Any) -> str:
+    cells = [
+        v.decode(errors="replace") if isinstance(v, bytes) else f"{v:g}" if isinstance(v, float) else str(v)
+        for v in value or []
+    ]
+    return "|".join(cells)[:60] if cells else "(missing)"
+
+
+class DataGateSpec(ComponentSpec):
+    """`validation` and `compared` are JSON."""
+
+    PARAMETERS = {
+        "validation": ExecutionParameter(type=str),
+        "compared": ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "baseline": ChannelParameter(type=DataBlessing, optional=True),
+    }
+    OUTPUTS = {"blessing": ChannelParameter(type=DataBlessing)}
+
+
+class DataGateExecutor(base_executor.BaseExecutor):
+    """Judges the data of a run."""
+
+    def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        """Write verdict and findings."""
+        validation = Validation.model_validate_json(exec_properties["validation"])
+        compared = json.loads(exec_properties["compared"])
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        statistics_artifact = artifact_utils.get_single_instance(input_dict["statistics"])
+        anomalies_artifact = artifact_utils.get_single_instance(input_dict["anomalies"])
+        schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
+        schema = tfdv.load_schema_text(os.path.join(schema_uri, "schema.pbtxt"))
+        statistics = {split: load_statistics(statistics_artifact, split) for split in SPLITS}
+
+        findings: list[Finding] = []
+        for split in SPLITS:
+            count = int(statistics[split].datasets[0].num_examples)
+            if count < validation.min_examples:
+                findings.append(
+                    Finding(
+                        "error", split, "(all)", "examples", f"{count:,}", f"{validation.min_examples:,}",
+                        "fewer examples than validation.min_examples",
+                    )
+                )  # fmt: skip
+            findings += schema_findings(
+                _load_anomalies(anomalies_artifact, split), split, validation.warn, schema, examples
+            )
+        skew_limits = {c: _limit(validation, c, "skew") for c in compared}
+        measured: dict[str, Any] = {"skew": {}, "drift": {}}
+        for split in SPLITS[1:]:
+            skew = distances(statistics["train"], statistics[split], schema, skew_limits)
+            measured["skew"][split] = skew
+            findings += distance_findings(
+                skew, f"skew between train and {split}", split, statistics["train"], statistics[split]
+            )
+        if input_dict.get("baseline"):
+            path = os.path.join(input_dict["baseline"][0].uri, BASELINE_FILE)
+            before = tfdv.load_stats_binary(path)
+            drift_limits = {c: _limit(validation, c, "drift") for c in compared}
+            measured["drift"] = distances(before, statistics["train"], schema, drift_limits)
+            findings += distance_findings(
+                measured["drift"], "drift since the last accepted run", "train", before, statistics["train"]
+            )
+
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        errors = [f for f in findings if f.severity == "error"]
+        blessing.set_int_custom_property(VERDICT, int(not errors))
+        blessing.set_string_custom_property("summary", _summary(findings, measured))
+        with open(os.path.join(blessing.uri, FINDINGS_FILE), "w") as stream:
+            json.dump(
+                {"blessed": not errors, "findings": [asdict(f) for f in findings], "distances": measured},
+                stream,
+                indent=1,
+            )
+        with open(os.path.join(blessing.uri, BASELINE_FILE), "wb") as stream:
+            stream.write(statistics["train"].SerializeToString())
+
+
+class DataGate(base_component.BaseComponent):
+    """Blesses the data of a run or stops it."""
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(DataGateExecutor)
+
+    def __init__(self, config: Config, code: str, **inputs: types.BaseChannel):
+        # The event time always moves on, and what ingest derives differs between splits by design.
+        compared = [c.name for c in config.raw_columns.values() if c.type != "int64"] + [LABEL]
+        super().__init__(
+            spec=DataGateSpec(
+                validation=canonical_json(config.validation),
+                compared=json.dumps(compared),
+                code=code,
+                blessing=types.Channel(type=DataBlessing),
+                **inputs,
+            )
+        )
+
+
+class LatestAcceptedData(resolver.ResolverStrategy):
+    """The newest blessing of data that was accepted; refused runs are no baseline."""
+
+    def resolve_artifacts(
+        self, store, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]] | None:
+        """Return at most one artifact a key."""
+        newest = {}
+        for key, artifacts in input_dict.items():
+            accepted = [a for a in artifacts if a.get_int_custom_property(VERDICT) == 1 and os.path.exists(a.uri)]
+            newest[key] = sorted(accepted, key=lambda a: a.id)[-1:]
+        return newest
+
+
+def _limit(validation: Validation, column: str, kind: str) -> float:
+    own = validation.limits.get(column)
+    value = getattr(own, kind) if own else None
+    return getattr(validation, kind) if value is None else value
+
+
+def _load_anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
+    path = os.path.join(artifact_utils.get_split_uri([artifact], split), "SchemaDiff.pb")
+    with open(path, "rb") as stream:
+        return anomalies_pb2.Anomalies.FromString(stream.read())
+
+
+def _summary(findings: list[Finding], measured: dict[str, Any]) -> str:
+    errors = sum(f.severity == "error" for f in findings)
+    if errors:
+        return f"refused: {errors} finding{'s' if errors > 1 else ''}"
+    worst = max(((v[1], n) for split in measured["skew"].values() for n, v in split.items()), default=(0.0, "none"))
+    drift = max(((v[1], n) for n, v in measured["drift"].items()), default=None)
+    said = f"accepted, {len(findings)} warnings; largest skew {worst[0]:.3f} ({worst[1]})"
+    return said + (f", drift {drift[0]:.3f} ({drift[1]})" if drift else ", no earlier run to drift from")

@@ -1,0 +1,1 @@
+"""TFMA over candidate, baselines and the model last blessed; gates on the result; a verdict that says why."""

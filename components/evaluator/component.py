@@ -1,0 +1,200 @@
+"""The TFX component: metrics of every model on every slice with TFMA, judged by the config's gates."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+from tfx_bsl.public import tfxio
+
+from components.artifacts import VERDICT
+from components.evaluator import gates
+from components.evaluator.gauc import GAUC
+from components.examples import split_files
+from components.ingest.rows import LABEL
+from configs import Config, canonical_json
+from configs.gates import BLESSED, Evaluation
+
+JUDGED_SPLIT = "test"
+VERDICT_FILE = "verdict.json"
+PREDICTION = "outputs"
+
+
+def eval_config(models: list[str], user: str, slices: list[list[str]]) -> tfma.EvalConfig:
+    """Return TFMA's config: every metric, for every model, on all examples and on every slice."""
+    metrics = [
+        tfma.metrics.AUC(name="auc"),
+        tfma.metrics.AUCPrecisionRecall(name="prauc"),
+        tfma.metrics.BinaryCrossEntropy(name="logloss"),
+        tfma.metrics.Calibration(name="calibration"),
+        tfma.metrics.MeanLabel(name="mean_label"),
+        tfma.metrics.MeanPrediction(name="mean_prediction"),
+        tfma.metrics.ExampleCount(name="example_count"),
+        GAUC(user),
+    ]
+    config = tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(name=name, signature_name="serve_examples", label_key=LABEL, prediction_key=PREDICTION)
+            for name in models
+        ],
+        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
+        metrics_specs=tfma.metrics.specs_from_metrics(metrics, model_names=models),
+    )
+    # Confidence intervals and plots are not computed here; the defaults would add nothing but time.
+    config.options.compute_confidence_intervals.value = False
+    return config
+
+
+def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices], dict[str, list[str]]]:
+    """Return metrics by model and slice, and the columns of each slice, from what TFMA wrote."""
+    by_model: dict[str, gates.Slices] = {}
+    columns: dict[str, list[str]] = {}
+    for model in models:
+        result = tfma.load_eval_result(folder, model_name=model)
+        slices: dict[str, dict[str, float]] = {}
+        for key, outputs in result.slicing_metrics:
+            name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])
+            columns[name] = [c for c, _ in key]
+            values = next(iter(next(iter(outputs.values())).values()))
+            slices[name] = {metric: _number(value) for metric, value in values.items()}
+        by_model[model] = slices
+    return by_model, columns
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Mapping[str, Any]) -> float:
+    return float(value.get("doubleValue", np.nan))
+
+
+class EvaluatorSpec(ComponentSpec):
+    """`evaluation` is JSON; `baselines` are the names of the models in inputs `baseline_0`, `baseline_1`, ..."""
+
+    PARAMETERS = {
+        "evaluation": ExecutionParameter(type=str),
+        "user": ExecutionParameter(type=str),
+        "baselines": ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "blessed_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
+        **{f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True) for i in range(8)},
+    }
+    OUTPUTS = {
+        "evaluation_result": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
+    """Evaluates and judges."""
+
+    def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        """Write TFMA's results and the verdict."""
+        evaluation = Evaluation.model_validate_json(exec_properties["evaluation"])
+        artifacts = {gates.CANDIDATE: artifact_utils.get_single_instance(input_dict["model"])}
+        for index, name in enumerate(json.loads(exec_properties["baselines"])):
+            artifacts[name] = artifact_utils.get_single_instance(input_dict[f"baseline_{index}"])
+        if input_dict.get("blessed_model"):
+            artifacts[BLESSED] = input_dict["blessed_model"][0]
+        names = list(artifacts)
+        output = artifact_utils.get_single_instance(output_dict["evaluation_result"])
+        config = eval_config(names, exec_properties["user"], evaluation.slices)
+        shared = [
+            tfma.default_eval_shared_model(
+                path_utils.serving_model_path(artifact.uri), model_name=name, eval_config=config
+            )
+            for name, artifact in artifacts.items()
+        ]
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        source = tfxio.TFExampleRecord(
+            split_files(examples, JUDGED_SPLIT), raw_record_column_name=tfma.ARROW_INPUT_COLUMN
+        )
+        with self._make_beam_pipeline() as root:
+            _ = (
+                root
+                | "Read" >> source.BeamSource(batch_size=2048)
+                | "Evaluate"
+                >> tfma.ExtractEvaluateAndWriteResults(
+                    eval_shared_model=shared, eval_config=config, output_path=output.uri
+                )
+            )
+        models, columns = read_metrics(output.uri, names)
+        judgements = gates.judge(evaluation.gates, models, columns)
+        blessed = all(j.passed for j in judgements)
+        _write_blessing(output_dict, input_dict, blessed, _summary(judgements, models))
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as stream:
+            verdict = {
+                "blessed": blessed,
+                "split": JUDGED_SPLIT,
+                "judgements": [j.as_dict() for j in judgements],
+                "metrics": {m: s.get(gates.OVERALL, {}) for m, s in models.items()},
+            }
+            json.dump(verdict, stream, indent=1)
+
+
+def _write_blessing(output_dict, input_dict, blessed: bool, summary: str) -> None:
+    """Mark the blessing as TFX's Evaluator does, so that its resolver finds the latest blessed model."""
+    blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+    model = artifact_utils.get_single_instance(input_dict["model"])
+    blessing.set_string_custom_property("current_model", model.uri)
+    blessing.set_int_custom_property("current_model_id", model.id)
+    blessing.set_int_custom_property(VERDICT, int(blessed))
+    blessing.set_string_custom_property("summary", summary)
+    with open(os.path.join(blessing.uri, "BLESSED" if blessed else "NOT_BLESSED"), "w"):
+        pass
+
+
+def _summary(judgements: list[gates.Judgement], models: Mapping[str, gates.Slices]) -> str:
+    overall = models[gates.CANDIDATE].get(gates.OVERALL, {})
+    failed = [j for j in judgements if not j.passed]
+    shown = (("auc", "AUC"), ("logloss", "LogLoss"), ("gauc", "GAUC"))
+    figures = ", ".join(f"{title} {overall.get(metric, np.nan):.4f}" for metric, title in shown)
+    if failed:
+        return f"refused: {len(failed)} of {len(judgements)} conditions fail; {figures}"
+    return f"blessed: {len(judgements)} conditions hold; {figures}"
+
+
+class Evaluator(base_beam_component.BaseBeamComponent):
+    """Blesses the candidate or refuses it."""
+
+    SPEC_CLASS = EvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)
+
+    def __init__(
+        self,
+        config: Config,
+        code: str,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        blessed_model: types.BaseChannel,
+        baselines: Mapping[str, types.BaseChannel],
+    ):
+        super().__init__(
+            spec=EvaluatorSpec(
+                evaluation=canonical_json(config.evaluation),
+                user=config.data.user,
+                baselines=json.dumps(list(baselines)),
+                code=code,
+                examples=examples,
+                model=model,
+                blessed_model=blessed_model,
+                evaluation_result=types.Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+                **{f"baseline_{index}": channel for index, channel in enumerate(baselines.values())},
+            )
+        )

@@ -1,0 +1,177 @@
+"""The TFX component: an ExampleGen whose driver lists the files, so that changed logs are never taken from cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, base_driver, executor_spec
+from tfx.orchestration import data_types_utils
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.artifacts import Catalogue, IngestReport
+from components.ingest import pipeline, reading
+from components.ingest.files import LogFile, find_files, fingerprint
+from components.ingest.rows import RowTyper
+from components.ingest.splitting import SPLITS
+from components.refusal import RefusedError
+from configs import Config, canonical_json
+from configs.data import Data
+from configs.features import RawColumn
+
+COUNTS_FILE = "counts.json"
+DEAD_LETTERS_FILE = "dead_letters.jsonl"
+
+
+class IngestSpec(ComponentSpec):
+    """Parameters are JSON: cache keys hold their text."""
+
+    PARAMETERS = {
+        "data": ExecutionParameter(type=str),
+        "source": ExecutionParameter(type=str),
+        "columns": ExecutionParameter(type=str),
+        "evidence": ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+        "files": ExecutionParameter(type=str, optional=True),
+        "fingerprint": ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "catalogue": ChannelParameter(type=Catalogue),
+        "report": ChannelParameter(type=IngestReport),
+    }
+
+
+class IngestDriver(base_driver.BaseDriver):
+    """Puts the files to read, and a fingerprint of them, into the parameters before the cache is asked."""
+
+    def run(self, execution_info) -> driver_output_pb2.DriverOutput:
+        """Resolve `files` and `fingerprint`."""
+        given = execution_info.exec_properties
+        files = find_files(Data.model_validate_json(given["data"]), given["source"])
+        result = driver_output_pb2.DriverOutput()
+        for key, value in (
+            ("files", json.dumps([asdict(f) for f in files])),
+            ("fingerprint", fingerprint(files)),
+        ):
+            data_types_utils.set_metadata_value(result.exec_properties[key], value)
+        return result
+
+
+class IngestExecutor(base_beam_executor.BaseBeamExecutor):
+    """Runs the Beam pipeline and refuses logs that no model should learn from."""
+
+    def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        """Write examples, catalogue and report. Raises RefusedError."""
+        data = Data.model_validate_json(exec_properties["data"])
+        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        files = [LogFile(**f) for f in json.loads(exec_properties["files"])]
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        report = artifact_utils.get_single_instance(output_dict["report"])
+        now = datetime.now(UTC)
+        check_headers(data, columns, files, now)
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        outputs = pipeline.Outputs(
+            split=_SplitFolder({s: artifact_utils.get_split_uri([examples], s) for s in SPLITS}),
+            catalogue=artifact_utils.get_single_instance(output_dict["catalogue"]).uri,
+            dead_letters=os.path.join(report.uri, DEAD_LETTERS_FILE),
+            counts=os.path.join(report.uri, COUNTS_FILE),
+        )
+        with self._make_beam_pipeline() as root:
+            pipeline.build(root, data, columns, files, outputs, now)
+        with open(outputs.counts) as stream:
+            counts = json.load(stream)
+        try:
+            judge(data, files, counts, outputs.dead_letters)
+        except RefusedError as refusal:
+            evidence = exec_properties["evidence"]
+            if not os.path.exists(outputs.dead_letters):
+                raise
+            os.makedirs(evidence, exist_ok=True)
+            kept = shutil.copy(outputs.dead_letters, os.path.join(evidence, DEAD_LETTERS_FILE))
+            raise RefusedError(f"{refusal} Malformed rows with their reasons: {kept}") from None
+
+
+class _SplitFolder(dict):
+    def __call__(self, split: str) -> str:
+        return self[split]
+
+
+class Ingest(base_beam_component.BaseBeamComponent):
+    """Reads interaction logs into examples. `code` is a digest of our source; it only makes the cache key."""
+
+    SPEC_CLASS = IngestSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(IngestExecutor)
+    DRIVER_CLASS = IngestDriver
+
+    def __init__(self, config: Config, evidence: str, code: str):
+        columns = [asdict(column) for column in config.raw_columns.values()]
+        super().__init__(
+            spec=IngestSpec(
+                data=canonical_json(config.data),
+                source=config.source,
+                columns=json.dumps(columns, sort_keys=True),
+                evidence=evidence,
+                code=code,
+                examples=types.Channel(type=standard_artifacts.Examples),
+                catalogue=types.Channel(type=Catalogue),
+                report=types.Channel(type=IngestReport),
+            )
+        )
+
+
+def check_headers(data: Data, columns: Mapping[str, RawColumn], files: list[LogFile], now: datetime) -> None:
+    """Raise RefusedError where a file is empty or its header lacks a column, before anything is read."""
+    typer = RowTyper(data, columns, now)
+    for file in files:
+        if file.bytes == 0:
+            raise RefusedError(f"{file.path}: the file is empty. Remove it or mend its producer.")
+        if file.format in ("csv", "tsv"):
+            typer.check_header(file, reading.column_names(data, file))
+        elif file.format == "parquet":
+            typer.check_header(file, reading.parquet_names(file))
+
+
+def judge(data: Data, files: list[LogFile], counts: Mapping[str, int], dead_letters: str) -> None:
+    """Raise RefusedError where too many rows are malformed, a split is empty or all labels are alike."""
+    source = files[0].path if len(files) == 1 else f"{files[0].path} and {len(files) - 1} more"
+    good = sum(counts.get(f"{split}.rows", 0) for split in SPLITS)
+    malformed = counts.get("malformed", 0)
+    if not good and not malformed:
+        raise RefusedError(f"{source}: no rows. Mend the producer of the logs.")
+    if malformed > data.max_malformed * (good + malformed):
+        first = _first_letter(dead_letters)
+        raise RefusedError(
+            f"{source}: {malformed:,} of {good + malformed:,} rows are malformed "
+            f"({malformed / (good + malformed):.1%}, data.max_malformed allows {data.max_malformed:.1%}). "
+            f"First: {first}."
+        )
+    for split in SPLITS:
+        if not counts.get(f"{split}.rows", 0):
+            raise RefusedError(
+                f"{source}: split {split!r} got none of {good:,} rows with data.split.by: {data.split.by}. "
+                "Give more rows, larger shares, or split another way."
+            )
+    train, positive = counts["train.rows"], counts["train.positive"]
+    if positive in (0, train):
+        what = "positive" if positive else "negative"
+        raise RefusedError(
+            f"{source}: all {train:,} training rows are {what}: column {data.label.column!r} "
+            f"{'always' if positive else 'never'} meets data.label.positive: {data.label.positive!r}. "
+            "Mend the label or the condition."
+        )
+
+
+def _first_letter(path: str) -> str:
+    with open(path) as stream:
+        letter = json.loads(stream.readline())
+    return f"line {letter['line']} of {letter['file']}, {letter['reason']}"

@@ -1,0 +1,347 @@
+"""The Beam pipeline from files to example shards, catalogue and counts. Its elements are Arrow batches, not rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsSingleton
+
+from components.ingest import reading, splitting
+from components.ingest.files import LogFile
+from components.ingest.rows import LABEL, RowTyper
+from components.ingest.splitting import ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
+from configs.data import Data
+from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, RawColumn
+
+_BAND_STARTS = np.array([0, 1, 10, 50, 200])
+assert len(_BAND_STARTS) == len(ACTIVITY_BANDS)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the pipeline writes. `split` gives the folder of a split's shards."""
+
+    split: Callable[[str], str]
+    catalogue: str
+    dead_letters: str
+    counts: str
+
+
+def shard_count(files: list[LogFile]) -> int:
+    """Return how many shards each split gets: about 64 MiB of input each, and enough to spread over workers."""
+    size = sum(f.bytes * (6 if f.gzipped or f.format == "parquet" else 1) for f in files)
+    return int(np.clip(size >> 26, 4, 2000))
+
+
+def build(
+    root: beam.Pipeline,
+    data: Data,
+    raw_columns: Mapping[str, RawColumn],
+    files: list[LogFile],
+    outputs: Outputs,
+    now: datetime,
+) -> None:
+    """Add the whole of ingest to a Beam pipeline."""
+    typer = RowTyper(data, raw_columns, now)
+    shards = shard_count(files)
+    pieces = [piece for file in files for piece in reading.pieces(file)]
+
+    read = (
+        root
+        | "Pieces" >> beam.Create(pieces)
+        | "Spread" >> beam.Reshuffle()
+        | "Read" >> beam.ParDo(_Read(data, typer)).with_outputs("bad", "lines", main="rows")
+    )
+    rows = _split(read.rows, data, shards)
+    users = rows | "TrainUsers" >> _TrainCounts(data.user)
+    items = rows | "TrainItems" >> _TrainCounts(data.item)
+    examples = rows | "Derive" >> beam.Map(_derive, data.user, data.item, AsSingleton(users), AsSingleton(items))
+
+    written = (
+        examples
+        | "Shards" >> beam.FlatMap(_by_shard, shards)
+        | "GroupShards" >> beam.GroupByKey()
+        | "WriteShards" >> beam.ParDo(_WriteShard(outputs.split, shards, data.time))
+    )
+    for owner, column in (("user", data.user), ("item", data.item)):
+        kept = [column, *(c.name for c in raw_columns.values() if c.of == owner and c.name != column)]
+        if owner == "item" and data.display and data.display not in kept:
+            kept.append(data.display)
+        (
+            rows
+            | f"Latest {owner}" >> beam.FlatMap(_latest_by_bucket, column, kept, data.time, shards)
+            | f"Group {owner}" >> beam.GroupByKey()
+            | f"Write {owner}" >> beam.ParDo(_WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, shards))
+        )
+
+    counts = (
+        (written, read.bad | "CountBad" >> beam.combiners.Count.Globally() | beam.Map(lambda n: {"malformed": n}))
+        | beam.Flatten()
+        | "SumCounts" >> beam.CombineGlobally(_sum_counts)
+    )
+    counts | "WriteCounts" >> beam.Map(_write_text, outputs.counts)
+    lines = read.lines | "LinesOfPieces" >> beam.combiners.ToDict()
+    (
+        read.bad
+        | "OneKey" >> beam.WithKeys(None)
+        | "GatherBad" >> beam.GroupByKey()
+        | "WriteDeadLetters" >> beam.Map(_write_dead_letters, outputs.dead_letters, AsSingleton(lines))
+    )
+
+
+class _Read(beam.DoFn):
+    """Reads pieces. Main output: typed batches; `bad`: (file, start, line in piece, reason, text); `lines`: counts."""
+
+    def __init__(self, data: Data, typer: RowTyper):
+        self._data = data
+        self._typer = typer
+
+    def process(self, piece: reading.Piece):
+        file = piece.file
+        for block in reading.read(self._data, piece, self._typer.columns):
+            typed = self._typer(block)
+            for line, reason, text in typed.bad:
+                yield beam.pvalue.TaggedOutput("bad", (file.path, piece.start, line, reason, text))
+            if typed.batch.num_rows:
+                yield typed.batch
+        # Only a file that is cut into pieces needs its lines counted, to number those of the later pieces.
+        cut = piece.end is not None
+        yield beam.pvalue.TaggedOutput("lines", ((file.path, piece.start), reading.count_lines(piece) if cut else 0))
+
+
+def _split(rows, data: Data, shards: int):
+    if data.split.by == "hash":
+        columns = data.split.columns or [data.user]
+        return rows | "SplitByHash" >> beam.Map(splitting.assign_by_hash, columns, data.split)
+    if data.split.by == "time":
+        cuts = (
+            rows
+            | "Times" >> beam.Map(lambda batch, time: batch.column(time).to_numpy(), data.time)
+            | "TimeCounts" >> beam.CombineGlobally(splitting.TimeCounts())
+            | "Cuts" >> beam.Map(splitting.time_cuts, data.split)
+        )
+        return rows | "SplitByTime" >> beam.Map(splitting.assign_by_time, data.time, AsSingleton(cuts))
+    return (
+        rows
+        | "UserBuckets" >> beam.FlatMap(_by_bucket, data.user, shards)
+        | "GroupUsers" >> beam.GroupByKey()
+        | "SplitByUserTime" >> beam.MapTuple(lambda _, batches: splitting.assign_by_user_time(_concat(batches), data))
+    )
+
+
+def _by_bucket(batch: pa.RecordBatch, column: str, buckets: int) -> Iterable[tuple[int, pa.RecordBatch]]:
+    """Cut a batch so that equal values of a column land in the same bucket."""
+    yield from _cut(batch, (splitting.stable_hash(batch.column(column)) % np.uint64(buckets)).astype(np.int64))
+
+
+def _cut(batch: pa.RecordBatch, keys: np.ndarray) -> Iterable[tuple[int, pa.RecordBatch]]:
+    order = np.argsort(keys, kind="stable")
+    found, starts = np.unique(keys[order], return_index=True)
+    ends = np.append(starts[1:], len(keys))
+    for key, start, end in zip(found, starts, ends, strict=True):
+        yield int(key), batch.take(pa.array(order[start:end]))
+
+
+def _concat(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(list(batches)).combine_chunks()
+    return table.to_batches()[0]
+
+
+class _TrainCounts(beam.PTransform):
+    """Rows of the training split by hashed id: (sorted hashes, counts)."""
+
+    def __init__(self, column: str):
+        super().__init__()
+        self._column = column
+
+    def expand(self, rows):
+        return rows | beam.Map(_train_counts, self._column) | beam.CombineGlobally(_merge_id_counts)
+
+
+def _train_counts(batch: pa.RecordBatch, column: str) -> tuple[np.ndarray, np.ndarray]:
+    train = batch.column(SPLIT_COLUMN).to_numpy() == 0
+    return np.unique(splitting.stable_hash(batch.column(column))[train], return_counts=True)
+
+
+def _merge_id_counts(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    parts = list(parts)
+    if not parts:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    ids, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
+    counts = np.bincount(inverse, np.concatenate([p[1] for p in parts]), len(ids))
+    return ids, counts.astype(np.int64)
+
+
+def _derive(batch: pa.RecordBatch, user: str, item: str, users, items) -> pa.RecordBatch:
+    """Add the columns of DERIVED_COLUMNS."""
+    derived = {}
+    for column, cold, band, (ids, counts) in (
+        (user, "cold_user", "user_activity", users),
+        (item, "cold_item", "item_popularity", items),
+    ):
+        seen = np.zeros(batch.num_rows, np.int64)
+        if len(ids):
+            hashes = splitting.stable_hash(batch.column(column))
+            at = np.minimum(np.searchsorted(ids, hashes), len(ids) - 1)
+            seen = np.where(ids[at] == hashes, counts[at], 0)
+        derived[cold] = pa.array(np.where(seen == 0, "yes", "no"))
+        bands = np.array(ACTIVITY_BANDS)[np.searchsorted(_BAND_STARTS, seen, side="right") - 1]
+        derived[band] = pa.array(bands)
+    for name in DERIVED_COLUMNS:
+        batch = splitting.with_column(batch, name, derived[name])
+    return batch
+
+
+def _by_shard(batch: pa.RecordBatch, shards: int) -> Iterable[tuple[tuple[int, int], pa.RecordBatch]]:
+    # The shard is drawn from the row, not from its place in the input, so shards are alike and runs repeatable.
+    columns = [
+        c for c in batch.schema.names if c not in DERIVED_COLUMNS and not pa.types.is_list(batch.schema.field(c).type)
+    ]
+    hashes = splitting.combine_hashes([splitting.stable_hash(_filled(batch.column(c))) for c in columns])
+    batch = splitting.with_column(batch, ROW_HASH_COLUMN, hashes)
+    keys = batch.column(SPLIT_COLUMN).to_numpy().astype(np.int64) * shards + (hashes % np.uint64(shards)).astype(
+        np.int64
+    )
+    for key, part in _cut(batch, keys):
+        yield divmod(key, shards), part
+
+
+def _filled(column: pa.Array) -> pa.Array:
+    if not column.null_count:
+        return column
+    return pc.fill_null(column, "" if pa.types.is_string(column.type) else 0)
+
+
+class _WriteShard(beam.DoFn):
+    """Writes one shard of a split as gzipped TFRecords of tf.train.Examples, and yields its counts."""
+
+    def __init__(self, folder: Callable[[str], str], shards: int, time: str):
+        self._folders = {split: folder(split) for split in SPLITS}
+        self._shards = shards
+        self._time = time
+
+    def process(self, element):
+        import tensorflow as tf
+        from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+        (split_index, shard), batches = element
+        batch = _concat(batches)
+        split = SPLITS[split_index]
+        batch = batch.take(pa.array(np.argsort(batch.column(ROW_HASH_COLUMN).to_numpy(), kind="stable")))
+        columns = [c for c in batch.schema.names if not c.startswith("__")]
+        encoded = RecordBatchToExamplesEncoder().encode(
+            pa.RecordBatch.from_arrays([_as_lists(batch.column(c)) for c in columns], names=columns)
+        )
+        path = f"{self._folders[split]}/data_tfrecord-{shard:05d}-of-{self._shards:05d}.gz"
+        with _committed(path) as temporary, tf.io.TFRecordWriter(temporary, "GZIP") as writer:
+            for example in encoded:
+                writer.write(example)
+        times = batch.column(self._time).to_numpy()
+        counts = {
+            "rows": batch.num_rows,
+            "positive": int(pc.sum(batch.column(LABEL)).as_py()),
+            "cold_user": int((batch.column("cold_user").to_numpy(zero_copy_only=False) == "yes").sum()),
+            "cold_item": int((batch.column("cold_item").to_numpy(zero_copy_only=False) == "yes").sum()),
+        }
+        yield {f"{split}.{name}": n for name, n in counts.items()} | {
+            f"{split}.min.time": int(times.min()),
+            f"{split}.max.time": int(times.max()),
+        }
+
+
+def _as_lists(column: pa.Array) -> pa.Array:
+    """Return a column of lists as tf.train.Example has them: a missing cell is an empty list."""
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.binary())
+    if pa.types.is_list(column.type):
+        return column.cast(pa.list_(pa.binary()))
+    offsets = np.append(0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False)))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column.drop_null())
+
+
+def _latest_by_bucket(batch: pa.RecordBatch, column: str, kept: list[str], time: str, buckets: int):
+    batch = batch.select(list(dict.fromkeys([*kept, time])))
+    yield from _by_bucket(_latest(batch, column, time), column, buckets)
+
+
+def _latest(batch: pa.RecordBatch, column: str, time: str) -> pa.RecordBatch:
+    """Keep each id's newest row."""
+    ids = splitting.stable_hash(batch.column(column))
+    order = np.lexsort((batch.column(time).to_numpy(), ids))
+    last = np.append(ids[order][1:] != ids[order][:-1], True)[: len(ids)]
+    return batch.take(pa.array(order[last]))
+
+
+class _WriteCatalogue(beam.DoFn):
+    """Writes each id's newest columns as Parquet."""
+
+    def __init__(self, folder: str, column: str, shards: int):
+        self._folder = folder
+        self._column = column
+        self._shards = shards
+
+    def process(self, element):
+        bucket, batches = element
+        batch = _concat(batches)
+        time = batch.schema.names[-1]
+        path = f"{self._folder}/part-{bucket:05d}-of-{self._shards:05d}.parquet"
+        table = pa.Table.from_batches([_latest(batch, self._column, time)]).sort_by(self._column)
+        with _committed(path) as temporary, FileSystems.create(temporary) as stream:
+            pyarrow.parquet.write_table(table, stream)
+
+
+class _committed:  # noqa: N801
+    """A name to write under; the file takes its real name only when it is whole."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.{os.path.basename(path)}"
+
+    def __enter__(self) -> str:
+        FileSystems.mkdirs(os.path.dirname(self._path)) if not FileSystems.exists(os.path.dirname(self._path)) else None
+        return self._temporary
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            FileSystems.rename([self._temporary], [self._path])
+
+
+def _sum_counts(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for key, value in part.items():
+            join = min if ".min." in key else max if ".max." in key else int.__add__
+            total[key] = join(total[key], value) if key in total else value
+    return total
+
+
+def _write_text(value: dict, path: str) -> None:
+    with FileSystems.create(path) as stream:
+        stream.write(json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+def _write_dead_letters(element, path: str, lines: dict[tuple[str, int], int]) -> None:
+    """Write malformed rows, as JSON Lines sorted by place, with the line numbers of the whole file."""
+    before: dict[tuple[str, int], int] = {}
+    for file in {file for file, _ in lines}:
+        total = 0
+        for start in sorted(s for f, s in lines if f == file):
+            before[file, start] = total
+            total += lines[file, start]
+    _, letters = element
+    placed = sorted((file, line + before[file, start], reason, row) for file, start, line, reason, row in letters)
+    with FileSystems.create(path, mime_type="application/x-ndjson") as stream:
+        for file, line, reason, row in placed:
+            letter = {"file": file, "line": line, "reason": reason, "row": row}
+            stream.write((json.dumps(letter, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,239 @@
+"""The pusher: a blessed model becomes the next served version, whole, in one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+from tfx import types
+from tfx.dsl.components.base import base_component, base_driver, base_executor, executor_spec
+from tfx.orchestration import data_types_utils
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+
+from components.artifacts import VERDICT, Catalogue, IngestReport
+from components.evaluator.component import JUDGED_SPLIT, VERDICT_FILE
+from components.examples import read_batches
+from components.ingest.component import COUNTS_FILE
+from components.refusal import RefusedError
+from configs import Config, digest
+from configs.features import RawColumn
+from transforms.raw import default_values
+
+MANIFEST_FILE = "manifest.json"
+WARMUP_FILE = "tf_serving_warmup_requests"
+_RANKED_ITEMS = 100
+
+
+def push(model: str, folder: str, manifest: Mapping[str, Any], warmup: list[prediction_log_pb2.PredictionLog]) -> str:
+    """Copy a SavedModel into `folder` as its next version and return the version's path.
+
+    Versions are seconds since 1970 or one more than the last, so they only grow. Until it is whole the copy lies
+    under a name that no server takes for a version.
+    """
+    base = Path(folder)
+    base.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(base)
+    partial = base / f".partial-{uuid.uuid4().hex}"
+    try:
+        shutil.copytree(model, partial)
+        extra = partial / "assets.extra"
+        extra.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(extra / WARMUP_FILE)) as writer:
+            for log in warmup:
+                writer.write(log.SerializeToString())
+        version = max([int(time.time()), *(v + 1 for v in versions(base))])
+        text = json.dumps({"version": version, **manifest}, indent=1, sort_keys=True)
+        (extra / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        final = base / str(version)
+        partial.rename(final)
+        _sync(base)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return str(final)
+
+
+def versions(folder: str | Path) -> list[int]:
+    """Return the versions in a model folder, oldest first."""
+    path = Path(folder)
+    return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit() and p.is_dir()) if path.is_dir() else []
+
+
+def version_of(folder: str | Path, model: str) -> str | None:
+    """Return the path of the newest version that was pushed from the model artifact at `model`, if any."""
+    for version in reversed(versions(folder)):
+        manifest = Path(folder) / str(version) / "assets.extra" / MANIFEST_FILE
+        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]["model"] == model:
+            return str(manifest.parent.parent)
+    return None
+
+
+def remove_unfinished(base: Path) -> None:
+    """Remove what pushes that were killed have left. Only one push may run at a time."""
+    for partial in base.glob(".partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def warmup_requests(
+    model_name: str, columns: Mapping[str, RawColumn], batch: pa.RecordBatch, count: int
+) -> list[prediction_log_pb2.PredictionLog]:
+    """Return recorded requests made of real rows: named columns, a ranking, and the defaults alone."""
+    logs = []
+    for row in batch.slice(0, count).to_pylist():
+        named = {
+            c.name: tf.constant([_cell(row.get(c.name), c)], default.dtype) for c, default in _with_defaults(columns)
+        }
+        logs.append(_predict_log(model_name, "serving_default", named))
+        ranked = {
+            name: tf.repeat(value, _RANKED_ITEMS) if columns[name].of == "item" else value
+            for name, value in named.items()
+        }
+        logs.append(_predict_log(model_name, "rank", ranked))
+    return logs
+
+
+def _with_defaults(columns: Mapping[str, RawColumn]):
+    defaults = default_values(columns.values())
+    return [(column, defaults[column.name]) for column in columns.values()]
+
+
+def _cell(values: list[Any] | None, column: RawColumn) -> Any:
+    """Return an Example's values as the one cell a request holds."""
+    if not values:
+        return column.default
+    if column.type == "string" and column.separator is not None:
+        return column.separator.encode().join(values)
+    return values[0]
+
+
+def _predict_log(model_name: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> prediction_log_pb2.PredictionLog:
+    spec = model_pb2.ModelSpec(name=model_name, signature_name=signature)
+    request = predict_pb2.PredictRequest(
+        model_spec=spec, inputs={name: tf.make_tensor_proto(value) for name, value in inputs.items()}
+    )
+    return prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class PusherSpec(ComponentSpec):
+    """`columns` is JSON."""
+
+    PARAMETERS = {
+        "model_name": ExecutionParameter(type=str),
+        "folder": ExecutionParameter(type=str),
+        "columns": ExecutionParameter(type=str),
+        "config_digest": ExecutionParameter(type=str),
+        "warmup_requests": ExecutionParameter(type=int),
+        "code": ExecutionParameter(type=str),
+        "asked_at": ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "report": ChannelParameter(type=IngestReport),
+        "catalogue": ChannelParameter(type=Catalogue),
+    }
+    OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
+
+
+class PusherDriver(base_driver.BaseDriver):
+    """Keeps a push out of the cache: what matters is whether the version is in the served folder now."""
+
+    def run(self, execution_info) -> driver_output_pb2.DriverOutput:
+        """Resolve `asked_at`."""
+        result = driver_output_pb2.DriverOutput()
+        data_types_utils.set_metadata_value(result.exec_properties["asked_at"], str(time.time_ns()))
+        return result
+
+
+class PusherExecutor(base_executor.BaseExecutor):
+    """Pushes."""
+
+    def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        """Push a blessed model. Raises RefusedError for one that is not."""
+        blessing = artifact_utils.get_single_instance(input_dict["blessing"])
+        if blessing.get_int_custom_property(VERDICT) != 1:
+            raise RefusedError("the model is not blessed, so it is not pushed; the Evaluator's verdict says why")
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        folder = exec_properties["folder"]
+        if served := version_of(folder, model.uri):
+            _describe(output, served, f"version {os.path.basename(served)} already holds this model")
+            return
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        with open(os.path.join(blessing.uri, VERDICT_FILE)) as stream:
+            verdict = json.load(stream)
+        with open(os.path.join(artifact_utils.get_single_uri(input_dict["report"]), COUNTS_FILE)) as stream:
+            counts = json.load(stream)
+        name = exec_properties["model_name"]
+        manifest = {
+            "model": name,
+            "run": self._context.pipeline_run_id if self._context else None,
+            "config_digest": exec_properties["config_digest"],
+            "blessed_by": verdict["judgements"],
+            "metrics": verdict["metrics"],
+            "data": counts,
+            "artifacts": {
+                "model": model.uri,
+                "examples": examples.uri,
+                "catalogue": artifact_utils.get_single_uri(input_dict["catalogue"]),
+            },
+            "pushed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        batch = next(read_batches(examples, JUDGED_SPLIT, max(exec_properties["warmup_requests"], 1)))
+        warmup = warmup_requests(name, columns, batch, exec_properties["warmup_requests"])
+        path = push(path_utils.serving_model_path(model.uri), folder, manifest, warmup)
+        _describe(output, path, f"version {os.path.basename(path)} in {folder}")
+
+
+def _describe(output: types.Artifact, path: str, summary: str) -> None:
+    output.set_string_custom_property("pushed_destination", path)
+    output.set_string_custom_property("pushed_version", os.path.basename(path))
+    output.set_int_custom_property("pushed", 1)
+    output.set_string_custom_property("summary", summary)
+
+
+class Pusher(base_component.BaseComponent):
+    """Makes a blessed model the newest served version."""
+
+    SPEC_CLASS = PusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)
+    DRIVER_CLASS = PusherDriver
+
+    def __init__(self, config: Config, columns: str, code: str, **inputs: types.BaseChannel):
+        super().__init__(
+            spec=PusherSpec(
+                model_name=config.model_name,
+                folder=config.model_folder,
+                columns=columns,
+                config_digest=digest(config),
+                warmup_requests=config.serving.warmup_requests,
+                code=code,
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+                **inputs,
+            )
+        )

@@ -1,0 +1,41 @@
+"""DeepFM (Guo et al. 2017): an FM and a deep network over the same embeddings, their logits added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from configs.model import DeepFM as DeepFMConfig
+from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from transforms.transformed import TransformedFeature
+
+
+class DeepFM(keras.Model):
+    """Transformed features -> logits [batch]: first order + FM + deep."""
+
+    def __init__(self, config: DeepFMConfig, features: Sequence[TransformedFeature]):
+        super().__init__()
+        self._hide = HideIds(features, config.id_dropout)
+        self._first_order = FirstOrder(features, config.l2)
+        self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
+        self._deep = keras.Sequential(
+            [
+                keras.layers.Flatten(),
+                keras.layers.Dropout(config.dropout),
+                *(
+                    layer
+                    for width in config.hidden
+                    for layer in (keras.layers.Dense(width, activation="relu"), keras.layers.Dropout(config.dropout))
+                ),
+                keras.layers.Dense(1, use_bias=False),
+            ]
+        )
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the logits."""
+        inputs = self._hide(inputs, training=training)
+        fields = self._embedding(inputs)
+        deep = tf.squeeze(self._deep(fields, training=training), axis=1)
+        return self._first_order(inputs) + pairwise_interactions(fields) + deep

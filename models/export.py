@@ -1,0 +1,107 @@
+"""The served model: preprocessing and scoring in one SavedModel with four signatures.
+
+`serving_default`     named raw columns, each [batch] or [1] -> score [batch]
+`rank`                the same, read as one user and context ([1]) and n items ([n]) -> scores [n]
+`serve_examples`      serialized tf.train.Examples [batch] -> outputs [batch], scores [batch, 1]; for Regress, Classify
+                      and the evaluator
+`transform_features`  named raw columns -> what the model receives
+
+A column that a request leaves out takes its declared default in all four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras as keras
+from tensorflow.core.protobuf import saved_model_pb2
+
+from configs.features import RawColumn
+from transforms.raw import default_values, named_input_specs, raw_feature_spec, sparse_from_named
+from transforms.transformed import TransformedFeature, model_inputs
+
+
+class ServedModel(tf.Module):
+    """A trained model behind its preprocessing."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        transform_output: tft.TFTransformOutput,
+        columns: Mapping[str, RawColumn],
+        features: list[TransformedFeature],
+    ):
+        super().__init__()
+        self._model = model
+        self._columns = columns
+        self._features = features
+        self._transform = transform_output.transform_features_layer()
+
+    def inputs_of_model(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        """Return what the model receives for sparse raw columns."""
+        return model_inputs(self._features, self._transform(dict(raw)))
+
+    def probability(self, raw: Mapping[str, tf.SparseTensor]) -> tf.Tensor:
+        """Return the probability of a positive label, [batch]."""
+        return tf.sigmoid(self._model(self.inputs_of_model(raw), training=False))
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Return the traced signatures by name."""
+        named = named_input_specs(self._columns.values())
+
+        @tf.function(autograph=False)
+        def serving_default(**columns):
+            return {"score": self.probability(sparse_from_named(columns))}
+
+        @tf.function(autograph=False)
+        def rank(**columns):
+            return {"scores": self.probability(sparse_from_named(columns))}
+
+        @tf.function(autograph=False)
+        def transform_features(**columns):
+            return self.inputs_of_model(sparse_from_named(columns))
+
+        @tf.function(autograph=False)
+        def serve_examples(inputs):
+            score = self.probability(tf.io.parse_example(inputs, raw_feature_spec(self._columns.values())))
+            return {"outputs": score, "scores": score[:, tf.newaxis]}
+
+        return {
+            "serving_default": serving_default.get_concrete_function(**named),
+            "rank": rank.get_concrete_function(**named),
+            "serve_examples": serve_examples.get_concrete_function(tf.TensorSpec([None], tf.string, name="inputs")),
+            "transform_features": transform_features.get_concrete_function(**named),
+        }
+
+
+def export(
+    model: keras.Model,
+    transform_output: tft.TFTransformOutput,
+    columns: Mapping[str, RawColumn],
+    features: list[TransformedFeature],
+    folder: str,
+) -> None:
+    """Write the SavedModel to `folder`."""
+    served = ServedModel(model, transform_output, columns, features)
+    tf.saved_model.save(served, folder, signatures=served.signatures())
+    declare_defaults(folder, columns)
+
+
+def declare_defaults(folder: str, columns: Mapping[str, RawColumn]) -> None:
+    """Write each column's default into the signatures of named columns.
+
+    TensorFlow Serving puts them in place of inputs that a request leaves out. `tf.saved_model.save` has no way to
+    pass them for functions of keyword arguments, so they are set in the file it wrote.
+    """
+    path = Path(folder) / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    defaults = {name: tf.make_tensor_proto(value) for name, value in default_values(columns.values()).items()}
+    for graph in saved.meta_graphs:
+        for name in ("serving_default", "rank", "transform_features"):
+            signature = graph.signature_def[name]
+            for column, proto in defaults.items():
+                signature.defaults[column].CopyFrom(proto)
+    path.write_bytes(saved.SerializeToString(deterministic=True))

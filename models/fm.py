@@ -1,0 +1,27 @@
+"""Factorization machine (Rendle 2010) of second order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from configs.model import FM as FMConfig
+from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from transforms.transformed import TransformedFeature
+
+
+class FM(keras.Model):
+    """Transformed features -> logits [batch]: w0 + sum of weights + sum of pairwise products of embeddings."""
+
+    def __init__(self, config: FMConfig, features: Sequence[TransformedFeature]):
+        super().__init__()
+        self._hide = HideIds(features, config.id_dropout)
+        self._first_order = FirstOrder(features, config.l2)
+        self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the logits."""
+        inputs = self._hide(inputs, training=training)
+        return self._first_order(inputs) + pairwise_interactions(self._embedding(inputs))

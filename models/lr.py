@@ -1,0 +1,25 @@
+"""Logistic regression: one weight a feature value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from configs.model import LR as LRConfig
+from models.layers import FirstOrder, HideIds
+from transforms.transformed import TransformedFeature
+
+
+class LR(keras.Model):
+    """Transformed features -> logits [batch]."""
+
+    def __init__(self, config: LRConfig, features: Sequence[TransformedFeature]):
+        super().__init__()
+        self._hide = HideIds(features, config.id_dropout)
+        self._first_order = FirstOrder(features, config.l2)
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the logits."""
+        return self._first_order(self._hide(inputs, training=training))

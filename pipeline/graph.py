@@ -1,0 +1,127 @@
+"""The graph: which node feeds which. A pure function of the config; no file is read but our own source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import Channel, standard_artifacts
+
+import components
+import configs
+import models
+import transforms
+from components.artifacts import DataBlessing
+from components.data_gate import DataGate, LatestAcceptedData
+from components.evaluator.component import Evaluator
+from components.ingest.component import Ingest
+from components.pusher import Pusher
+from components.schema import CuratedSchema
+from components.trainer import feature_table, trainer
+from configs import Config
+
+
+def create_pipeline(config: Config) -> Pipeline:
+    """Return the TFX pipeline of a config: logs to pushed model."""
+    root = config.runs_folder
+    columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
+
+    ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
+    statistics = StatisticsGen(examples=ingest.outputs["examples"])
+    schema = CuratedSchema(config, statistics.outputs["statistics"], code=_source("components/schema.py"))
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    accepted = Resolver(strategy_class=LatestAcceptedData, blessing=Channel(type=DataBlessing)).with_id(
+        "LastAcceptedData"
+    )
+    gate = DataGate(
+        config,
+        code=_source("components/data_gate.py"),
+        examples=ingest.outputs["examples"],
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        baseline=accepted.outputs["blessing"],
+    )
+    transform = Transform(
+        examples=ingest.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="transforms.preprocessing.preprocessing_fn",
+        custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
+        disable_statistics=True,
+    )
+    # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
+    transform.add_upstream_node(gate)
+
+    training_code = _source("models", "transforms", "components/trainer.py")
+
+    def train(model, name: str):
+        return trainer(
+            config,
+            model,
+            training_code,
+            transform.outputs["transformed_examples"],
+            transform.outputs["transform_graph"],
+        ).with_id(name)
+
+    candidate = train(config.model, "Trainer")
+    baselines: Mapping[str, BaseNode] = {name: train(m, f"Baseline.{name}") for name, m in config.baselines.items()}
+    blessed = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("LastBlessedModel")
+    evaluator = Evaluator(
+        config,
+        code=_source("components/evaluator"),
+        examples=ingest.outputs["examples"],
+        model=candidate.outputs["model"],
+        blessed_model=blessed.outputs["model"],
+        baselines={name: node.outputs["model"] for name, node in baselines.items()},
+    )
+    pusher = Pusher(
+        config,
+        columns,
+        code=_source("components/pusher.py"),
+        model=candidate.outputs["model"],
+        blessing=evaluator.outputs["blessing"],
+        examples=ingest.outputs["examples"],
+        report=ingest.outputs["report"],
+        catalogue=ingest.outputs["catalogue"],
+    )
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=f"{root}/artifacts",
+        components=[
+            ingest, statistics, schema, validator, accepted, gate, transform,
+            candidate, *baselines.values(), blessed, evaluator, pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
+        # The runner is named: Beam's default would pick another engine where it can download one.
+        beam_pipeline_args=[f"--runner={config.beam.runner}", *config.beam.args],
+    )  # fmt: skip
+
+
+@cache
+def _source(*paths: str) -> str:
+    """Return a digest of our own Python source below some paths: TFX's cache key knows only a module file's text."""
+    folders = {p.__name__: Path(p.__file__ or "").parent for p in (components, configs, models, transforms)}
+    hashed = hashlib.sha256()
+    for path in paths:
+        room, _, inner = path.partition("/")
+        target = folders[room] / inner
+        for file in [target] if target.suffix == ".py" else sorted(target.rglob("*.py")):
+            hashed.update(
+                file.relative_to(folders[room].parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
+            )
+    return hashed.hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""What models receive: for each feature its kind, and for ids how large the embedding table must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import tensorflow as tf
+
+from configs.features import Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from transforms.preprocessing import AGE_BUCKETS, LABEL
+
+PADDING = -1  # fills the rows of a several-valued feature up to the longest
+
+
+@dataclass(frozen=True)
+class TransformedFeature:
+    """One input of a model.
+
+    Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
+    `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
+    says that the feature identifies a single user or item.
+    """
+
+    name: str
+    of: Owner
+    size: int
+    dim: int | None = None
+    multivalued: bool = False
+    pool: Literal["mean", "sum"] = "mean"
+    oov: tuple[int, int] | None = None
+    hideable: bool = False
+
+
+def transformed_features(
+    features: Mapping[str, Feature], vocabulary_size: Callable[[str], int], id_columns: tuple[str, str]
+) -> list[TransformedFeature]:
+    """Return the models' inputs in the table's order. `id_columns` are the user's and the item's."""
+    found = []
+    for name, feature in features.items():
+        if isinstance(feature, Vocabulary | Hashed):
+            column = feature.column or name
+            if isinstance(feature, Vocabulary):
+                known = 1 + vocabulary_size(name)
+                size, oov = known + feature.oov, (known, known + feature.oov)
+            else:
+                size, oov = 1 + feature.buckets, (0, 1)
+            found.append(
+                TransformedFeature(
+                    name,
+                    feature.of,
+                    size,
+                    feature.dim,
+                    feature.separator is not None,
+                    feature.pool,
+                    oov,
+                    column in id_columns,
+                )
+            )
+        elif isinstance(feature, Numeric):
+            found.append(TransformedFeature(name, feature.of, 0, feature.dim))
+        elif isinstance(feature, Bucketized):
+            found.append(TransformedFeature(name, feature.of, 1 + feature.buckets, feature.dim))
+        elif isinstance(feature, Time):
+            size = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}[feature.part]
+            found.append(TransformedFeature(name, feature.of, size, feature.dim))
+        elif isinstance(feature, Crossed):
+            owners = {features[part].of for part in feature.cross}  # type: ignore[union-attr]
+            of: Owner = owners.pop() if len(owners) == 1 else "context"
+            found.append(TransformedFeature(name, of, feature.buckets, feature.dim))
+    return found
+
+
+def transformed_feature_spec(
+    features: list[TransformedFeature],
+) -> dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]:
+    """Return the parsing spec of transformed Examples, label included."""
+    spec: dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature] = {LABEL: tf.io.FixedLenFeature([], tf.float32)}
+    for f in features:
+        dtype = tf.int64 if f.size else tf.float32
+        spec[f.name] = tf.io.RaggedFeature(dtype) if f.multivalued else tf.io.FixedLenFeature([], dtype)
+    return spec
+
+
+def model_inputs(features: list[TransformedFeature], values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return parsed or just transformed features as dense tensors, as TransformedFeature describes them."""
+    dense = {}
+    for f in features:
+        value = values[f.name]
+        if isinstance(value, tf.SparseTensor):
+            value = tf.sparse.to_dense(value, default_value=PADDING)
+        elif isinstance(value, tf.RaggedTensor):
+            value = value.to_tensor(PADDING)
+        dense[f.name] = value
+    return dense
