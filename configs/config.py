@@ -107,7 +107,7 @@ class Config(Section):
             if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
                 choices = ", ".join([*self.baselines, BLESSED])
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
-            if gate.each is not None and gate.each not in self.evaluation.slices:
+            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
         for name in self.baselines:
             if name in (BLESSED, "candidate"):

@@ -75,6 +75,8 @@ def examine(folder: Path, ports: Iterable[int] = PORTS) -> Iterator[Finding]:
     lock = Path(__file__).parents[1] / "uv.lock"
     if lock.exists():
         yield locked_libraries(tomllib.loads(lock.read_text(encoding="utf-8")), _installed_version)
+    else:
+        yield Finding("lock", "ok", "no uv.lock beside the program: only its own requirements were compared")
     yield from compiled_libraries(_COMPILED)
 
 

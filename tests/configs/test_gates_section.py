@@ -10,7 +10,7 @@ from configs import ConfigError
         ("{metric: calibration, at_most: 1.1}", None),
         ("{metric: logloss, beats: item_mean, by: 0.01}", "item_mean"),
         ("{metric: gauc, not_below: blessed, by: 0.01, each: [u], min_examples: 50}", "blessed"),
-        ("{metric: auc, at_least: 0.5, each: [cold_user, i]}", None),
+        ("{metric: auc, at_least: 0.5, each: [i, cold_user]}", None),
     ],
 )
 def test_these_go(load, gate, against):
