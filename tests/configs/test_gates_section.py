@@ -77,7 +77,7 @@ def test_these_slices_are_refused(load, smallest, slices, place, expectation):
         load(f"evaluation.slices={slices}")
 
 
-@pytest.mark.parametrize("column", ["u", "t", "y", "cold_user"])
+@pytest.mark.parametrize("column", ["u", "i", "label"])
 def test_limits_are_for_columns_there_are(load, column):
     assert load(f"validation.limits={{{column}: {{drift: 0.1}}}}").validation.limits[column].drift == 0.1
 
@@ -85,7 +85,13 @@ def test_limits_are_for_columns_there_are(load, column):
 @pytest.mark.parametrize(
     ("override", "place", "expectation"),
     [
-        ("validation.limits={nope: {drift: 0.1}}", "validation.limits", "no column 'nope' is used; choose from u, i"),
+        (
+            "validation.limits={nope: {drift: 0.1}}",
+            "validation.limits",
+            "'nope' is not compared; choose from u, i, label",
+        ),
+        ("validation.limits={t: {drift: 0.1}}", "validation.limits", "'t' is not compared"),
+        ("validation.limits={y: {drift: 0.1}}", "validation.limits", "'y' is not compared"),
         ("validation.limits={u: {drift: 2}}", "validation.limits.u.drift", "expected less than or equal to 1"),
         ("validation.skew=-0.1", "validation.skew", "expected greater than or equal to 0"),
         ("validation.min_examples=0", "validation.min_examples", "expected greater than or equal to 1"),
