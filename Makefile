@@ -10,8 +10,9 @@ setup: .venv/.synced ## the environment, from uv.lock
 .venv/.synced: uv.lock pyproject.toml deploy/setup.sh
 	@deploy/setup.sh && touch $@
 
-lint: setup ## style, types and layers
+lint: setup ## style, types, layers and Dockerfiles
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports --no-logo
+	$(RUN)/hadolint deploy/*.Dockerfile
 
 docs: setup ## the pages that are written from the code
 	$(RUN)/python -m configs.reference > docs/.config.md && mv docs/.config.md docs/config.md

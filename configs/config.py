@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, resolve
 from configs.data import Data
-from configs.features import DERIVED_COLUMNS, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
+from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
@@ -87,17 +87,19 @@ class Config(Section):
                 for part in feature.cross:
                     _check_crossable(name, part, self.features)
         for name, column in (("user", data.user), ("item", data.item), ("time", data.time), ("display", data.display)):
-            if column in DERIVED_COLUMNS:
+            if column in (*DERIVED_COLUMNS, LABEL):
                 raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
-        for reserved in DERIVED_COLUMNS:
-            if reserved in columns or reserved in self.features or reserved == data.label.column:
+        if data.label.column in DERIVED_COLUMNS:
+            raise ValueError(f"data.label: {data.label.column!r} is a column that ingest adds itself; rename yours")
+        for reserved in (*DERIVED_COLUMNS, LABEL):
+            if reserved != data.label.column and (reserved in columns or reserved in self.features):
                 raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
         if data.label.column in columns:
             raise ValueError(f"features: the label column {data.label.column!r} cannot be a feature: it is the answer")
-        known = {data.user, data.item, data.time, data.label.column, data.display, *columns, *DERIVED_COLUMNS}
         for column in self.validation.limits:
-            if column not in known:
-                raise ValueError(f"validation.limits: no column {column!r} is used; choose from {', '.join(columns)}")
+            if column not in self.compared_columns:
+                choices = ", ".join(self.compared_columns)
+                raise ValueError(f"validation.limits: {column!r} is not compared; choose from {choices}")
         for index, slice_ in enumerate(self.evaluation.slices):
             for column in slice_:
                 if column not in self.slice_columns:
@@ -107,7 +109,7 @@ class Config(Section):
             if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
                 choices = ", ".join([*self.baselines, BLESSED])
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
-            if gate.each is not None and gate.each not in self.evaluation.slices:
+            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
@@ -128,6 +130,11 @@ class Config(Section):
     def slice_columns(self) -> list[str]:
         """Columns that slices may name: text columns of the features and what ingest derives."""
         return [c.name for c in self.raw_columns.values() if c.type == "string"] + list(DERIVED_COLUMNS)
+
+    @property
+    def compared_columns(self) -> list[str]:
+        """Columns of the examples whose distributions the data gate compares: all but times, which always move on."""
+        return [c.name for c in self.raw_columns.values() if c.type != "int64"] + [LABEL]
 
     @property
     def source(self) -> str:

@@ -156,6 +156,8 @@ def _describe(column: RawColumn) -> str:
     return f"{column.type}{several} of {column.of}"
 
 
+LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.
 ACTIVITY_BANDS = ("0", "1-9", "10-49", "50-199", "200+")
 DERIVED_COLUMNS = {

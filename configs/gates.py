@@ -32,7 +32,7 @@ class Validation(Section):
     )
     drift: Share = Field(default=0.3, description="Limit for every feature not named in `limits`.")
     skew: Share = Field(default=0.3, description="Limit for every feature not named in `limits`.")
-    limits: dict[ColumnName, Limits] = Field(default={}, description="Limits of single columns.")
+    limits: dict[ColumnName, Limits] = Field(default={}, description="Limits of single columns, `label` among them.")
     warn: list[str] = Field(
         default=["SCHEMA_NEW_COLUMN"],
         description="Kinds of anomaly (TFDV's names) that are reported without stopping the run.",

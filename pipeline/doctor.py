@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
 import psutil
 from packaging.markers import Marker
 from packaging.requirements import Requirement
@@ -64,7 +63,6 @@ def examine(folder: Path, ports: Iterable[int] = PORTS) -> Iterator[Finding]:
     yield memory(psutil.virtual_memory().available, _memory_limit())
     for name, place in (
         ("disk, runs", folder),
-        ("disk, cache", platformdirs.user_cache_path(DISTRIBUTION)),
         ("disk, temporary", Path(tempfile.gettempdir())),
     ):
         yield disk(name, place)
@@ -77,6 +75,8 @@ def examine(folder: Path, ports: Iterable[int] = PORTS) -> Iterator[Finding]:
     lock = Path(__file__).parents[1] / "uv.lock"
     if lock.exists():
         yield locked_libraries(tomllib.loads(lock.read_text(encoding="utf-8")), _installed_version)
+    else:
+        yield Finding("lock", "ok", "no uv.lock beside the program: only its own requirements were compared")
     yield from compiled_libraries(_COMPILED)
 
 

@@ -41,7 +41,6 @@ def test_raw_columns_follow_from_the_features_in_their_order(load):
         "features.n={kind: numeric, of: item, scale: log, default: -1.5e300}",
         "features.x={kind: crossed, cross: [u, i], buckets: 2}",
         "features.weekday={kind: time, part: weekday, dim: 2}",
-        "features.log_label={kind: numeric, of: item, from: label}",
     ],
 )
 def test_these_go(load, override):
@@ -80,7 +79,10 @@ def test_these_go(load, override):
             "features",
             "column 'cold_user' is one that ingest",
         ),
-        ("data.label.column=cold_item", "features", "column 'cold_item' is one that ingest adds"),
+        ("data.label.column=cold_item", "data.label", "'cold_item' is a column that ingest adds"),
+        ("data.user=label", "data.user", "'label' is a column that ingest adds"),
+        ("features.a={kind: numeric, of: item, from: label}", "features", "column 'label' is one that ingest adds"),
+        ("features.label={kind: numeric, of: item, from: b}", "features", "column 'label' is one that ingest adds"),
         ("data.display=user_activity", "data.display", "'user_activity' is a column that ingest adds"),
         ("features.a={kind: numeric, of: item, from: y}", "features", "the label column 'y' cannot be a feature"),
         (
@@ -125,3 +127,9 @@ def test_a_cross_takes_no_numbers_and_no_lists(load, kind):
 def test_two_features_must_read_a_column_alike(load, second):
     with pytest.raises(ConfigError, match=r"features: feature 'b' reads column 'c' as .*another feature reads it as"):
         load("features.a={kind: vocabulary, of: item, from: c}", f"features.b={second}")
+
+
+def test_the_label_may_be_called_label(load):
+    assert load("data.label.column=label").data.label.column == "label"
+    with pytest.raises(ConfigError, match="features: the label column 'label' cannot be a feature"):
+        load("data.label.column=label", "features.a={kind: numeric, of: item, from: label}")

@@ -10,7 +10,7 @@ from configs import ConfigError
         ("{metric: calibration, at_most: 1.1}", None),
         ("{metric: logloss, beats: item_mean, by: 0.01}", "item_mean"),
         ("{metric: gauc, not_below: blessed, by: 0.01, each: [u], min_examples: 50}", "blessed"),
-        ("{metric: auc, at_least: 0.5, each: [cold_user, i]}", None),
+        ("{metric: auc, at_least: 0.5, each: [i, cold_user]}", None),
     ],
 )
 def test_these_go(load, gate, against):
@@ -77,7 +77,7 @@ def test_these_slices_are_refused(load, smallest, slices, place, expectation):
         load(f"evaluation.slices={slices}")
 
 
-@pytest.mark.parametrize("column", ["u", "t", "y", "cold_user"])
+@pytest.mark.parametrize("column", ["u", "i", "label"])
 def test_limits_are_for_columns_there_are(load, column):
     assert load(f"validation.limits={{{column}: {{drift: 0.1}}}}").validation.limits[column].drift == 0.1
 
@@ -85,7 +85,13 @@ def test_limits_are_for_columns_there_are(load, column):
 @pytest.mark.parametrize(
     ("override", "place", "expectation"),
     [
-        ("validation.limits={nope: {drift: 0.1}}", "validation.limits", "no column 'nope' is used; choose from u, i"),
+        (
+            "validation.limits={nope: {drift: 0.1}}",
+            "validation.limits",
+            "'nope' is not compared; choose from u, i, label",
+        ),
+        ("validation.limits={t: {drift: 0.1}}", "validation.limits", "'t' is not compared"),
+        ("validation.limits={y: {drift: 0.1}}", "validation.limits", "'y' is not compared"),
         ("validation.limits={u: {drift: 2}}", "validation.limits.u.drift", "expected less than or equal to 1"),
         ("validation.skew=-0.1", "validation.skew", "expected greater than or equal to 0"),
         ("validation.min_examples=0", "validation.min_examples", "expected greater than or equal to 1"),

@@ -54,9 +54,10 @@ def test_the_logs_hold_every_rating_joined_with_its_user_and_item(movielens_logs
 
 
 def test_unknown_year_and_genre_are_empty(movielens_logs):
-    unknown = next(r for r in rows_of(movielens_logs) if r["item_id"] == "267")
+    rows = rows_of(movielens_logs)
+    unknown = next(r for r in rows if r["item_id"] == "267")
     assert (unknown["year"], unknown["genres"]) == ("", "")
-    assert {r["year"] for r in rows_of(movielens_logs)} >= {"", "1922", "1998"}
+    assert {r["year"] for r in rows} >= {"", "1922", "1998"}
 
 
 def test_what_is_there_is_verified_and_not_downloaded_again(movielens_logs, tmp_path, index_of):
