@@ -63,6 +63,8 @@ def infer_schema(
             feature.distribution_constraints.min_domain_mass = _NEW_VALUES_ALLOWED
         if name in DERIVED_COLUMNS or name in required:
             _forget_domain(schema, feature)
+        if feature.type == schema_pb2.BYTES and feature.WhichOneof("domain_info") == "int_domain":
+            feature.ClearField("int_domain")  # ids that have been numbers so far are text all the same
         if name == LABEL:
             feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
     return schema

@@ -82,6 +82,11 @@ class Data(Section):
     delimiter: str | None = Field(
         default=None, pattern=r'^[^"\r\n]$', description="CSV only: one character, no quote; default `,`."
     )
+    rename: dict[str, ColumnName] = Field(
+        default={},
+        description="Columns of the logs that get another name from here on, such as `{User ID: user_id}`: names of "
+        "columns are letters, digits, `_` and `.`.",
+    )
     user: ColumnName = Field(description="Column of the user's id, always read as text.")
     item: ColumnName = Field(description="Column of the item's id, always read as text.")
     time: ColumnName = Field(description="Column of the event's time.")
@@ -114,6 +119,8 @@ class Data(Section):
     def _distinct(self) -> Data:
         if len({self.user, self.item, self.time, self.label.column}) < 4:
             raise ValueError("user, item, time and label.column must be four different columns")
+        if len(set(self.rename.values())) < len(self.rename):
+            raise ValueError("rename gives two columns one name")
         if self.window > 1 and "{SPAN}" not in self.source:
             raise ValueError("window needs a {SPAN} in source")
         if self.delimiter is not None and self.format not in (None, "csv"):

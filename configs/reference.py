@@ -145,6 +145,8 @@ class _Page:
                 return f"list of {self._type(items)}"
             case {"type": "object", "patternProperties": values}:
                 return f"names, each with {self._type(next(iter(values.values())))}"
+            case {"type": "object", "additionalProperties": values}:
+                return f"names, each with {self._type(values)}"
             case {"type": "integer" | "number" as kind}:
                 return ("whole number" if kind == "integer" else "number") + _range(schema)
             case {"type": "string", "format": "date-time"}:

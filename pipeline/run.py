@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from components.refusal import RefusedError
 from configs import Config
@@ -50,7 +51,7 @@ def run(config: Config, watcher: Watcher) -> Result:
         for node in graph.nodes:
             watcher.started(node)
             began = time.monotonic()
-            with _listening(lambda line, node=node: watcher.said(node, line)):
+            with _listening(partial(watcher.said, node)):
                 outcome = graph.run_node(node, result.run)
             seconds = time.monotonic() - began
             outcome = Outcome(node, outcome.state, seconds, outcome.outputs)
@@ -70,8 +71,9 @@ def _only_run(folder: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            holder = lock.read().strip() or "unknown"
             raise BusyError(
-                f"{folder}: another run is under way (process {lock.read().strip() or 'unknown'}). Wait for it, or stop it."
+                f"{folder}: another run is under way (process {holder}). Wait for it, or stop it."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

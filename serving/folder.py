@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 
+Columns = Mapping[str, Sequence[Any] | np.ndarray]
+
+
 class ModelFolder:
     """The newest version in a model folder. Loads TensorFlow and the model when made."""
 
@@ -35,9 +38,7 @@ class ModelFolder:
         """What the push wrote about this version."""
         return json.loads((self.path / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
 
-    def predict(
-        self, inputs: Mapping[str, Sequence[Any] | np.ndarray], signature: str = "serving_default"
-    ) -> dict[str, np.ndarray]:
+    def predict(self, inputs: Columns, signature: str = "serving_default") -> dict[str, np.ndarray]:
         """Return a signature's outputs for named columns; columns left out take their defaults.
 
         Raises ValueError for a signature or a column that the model does not have.
@@ -54,6 +55,6 @@ class ModelFolder:
         outputs = function(**{name: tf.constant(columns[name], spec.dtype) for name, spec in specs.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    def rank(self, user: Mapping[str, Any], items: Mapping[str, Sequence[Any] | np.ndarray]) -> np.ndarray:
-        """Return scores [items] in the items' order; `user` holds one user's and context's features, `items` columns."""
+    def rank(self, user: Mapping[str, Any], items: Columns) -> np.ndarray:
+        """Return scores [items] in the items' order; `user` holds the features of one user and its context."""
         return self.predict({**{name: [value] for name, value in user.items()}, **items}, "rank")["scores"]

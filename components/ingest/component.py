@@ -179,8 +179,8 @@ def summary(counts: Mapping[str, int]) -> str:
     return (
         f"{sum(rows.values()):,} rows: "
         + ", ".join(f"{split} {n:,}" for split, n in rows.items())
-        + f"; malformed {counts.get('malformed', 0):,}; cold in test: users {counts.get('test.cold_user', 0) / test:.1%}, "
-        f"items {counts.get('test.cold_item', 0) / test:.1%} of rows"
+        + f"; malformed {counts.get('malformed', 0):,}; cold rows in test: "
+        f"users {counts.get('test.cold_user', 0) / test:.1%}, items {counts.get('test.cold_item', 0) / test:.1%}"
     )
 
 

@@ -241,7 +241,7 @@ class _WriteShard(beam.DoFn):
         batch = batch.take(pa.array(np.argsort(batch.column(ROW_HASH_COLUMN).to_numpy(), kind="stable")))
         columns = [c for c in batch.schema.names if not c.startswith("__")]
         encoded = RecordBatchToExamplesEncoder().encode(
-            pa.RecordBatch.from_arrays([_as_lists(batch.column(c)) for c in columns], names=columns)
+            pa.RecordBatch.from_arrays([as_lists(batch.column(c)) for c in columns], names=columns)
         )
         path = f"{self._folders[split]}/data_tfrecord-{shard:05d}-of-{self._shards:05d}.gz"
         with _committed(path) as temporary, tf.io.TFRecordWriter(temporary, "GZIP") as writer:
@@ -260,7 +260,7 @@ class _WriteShard(beam.DoFn):
         }
 
 
-def _as_lists(column: pa.Array) -> pa.Array:
+def as_lists(column: pa.Array) -> pa.Array:
     """Return a column of lists as tf.train.Example has them: a missing cell is an empty list."""
     if pa.types.is_string(column.type):
         column = column.cast(pa.binary())

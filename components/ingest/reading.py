@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +63,7 @@ def pieces(file: LogFile, piece_bytes: int = 64 << 20) -> list[Piece]:
 
 def column_names(data: Data, file: LogFile) -> list[str]:
     """Return the names in a delimited file's first line. Raises RefusedError where there is none."""
-    with _open(file) as stream:
+    with open_file(file) as stream:
         try:
             header = stream.readline(1 << 20)
         except (EOFError, OSError, zlib.error) as error:
@@ -76,10 +77,29 @@ def column_names(data: Data, file: LogFile) -> list[str]:
 def parquet_names(file: LogFile) -> list[str]:
     """Return the names of a Parquet file's columns. Raises RefusedError where it is none."""
     try:
-        with _open(file) as stream:
+        with open_file(file) as stream:
             return pyarrow.parquet.ParquetFile(stream).schema_arrow.names
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(file, error) from None
+
+
+def any_names(file: LogFile) -> list[str]:
+    """Return the columns that the first rows of a JSON Lines or TFRecord file name."""
+    names: dict[str, None] = {}
+    if file.format == "tfrecord":
+        import tensorflow as tf
+
+        for record in tf.data.TFRecordDataset(file.path, "GZIP" if file.gzipped else "").take(1000).as_numpy_iterator():
+            names.update(dict.fromkeys(sorted(tf.train.Example.FromString(record).features.feature)))
+        return list(names)
+    with open_file(file) as stream:
+        for line in islice(stream, 1000):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            names.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+    return list(names)
 
 
 def read(data: Data, piece: Piece, columns: list[str]) -> Iterator[Block]:
@@ -113,7 +133,8 @@ def _unreadable(file: LogFile, error: Exception) -> RefusedError:
     )
 
 
-def _open(file: LogFile):
+def open_file(file: LogFile):
+    """Open a file's bytes, unzipped."""
     raw = FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED)
     return gzip.GzipFile(fileobj=raw) if file.gzipped else raw
 
@@ -121,7 +142,7 @@ def _open(file: LogFile):
 def _line_blocks(piece: Piece) -> Iterator[tuple[bytes, np.ndarray]]:
     """Yield blocks of whole lines with the offset at which each line begins."""
     line = 0
-    with _open(piece.file) as stream:
+    with open_file(piece.file) as stream:
         at = piece.start
         rest = b""
         if at:
@@ -310,7 +331,7 @@ def _json_text(value: object) -> str | None:
 
 
 def _read_parquet(piece: Piece, columns: list[str]) -> Iterator[Block]:
-    with _open(piece.file) as stream:
+    with open_file(piece.file) as stream:
         file = pyarrow.parquet.ParquetFile(stream)
         wanted = [c for c in columns if c in file.schema_arrow.names]
         before = 0

@@ -37,17 +37,18 @@ class RowTyper:
     def __init__(self, data: Data, raw_columns: Mapping[str, RawColumn], now: datetime):
         self._data = data
         self._raw = raw_columns
+        self._in_logs = {ours: theirs for theirs, ours in data.rename.items()}
         earliest, latest = data.time_range or (datetime(1990, 1, 1, tzinfo=UTC), now + timedelta(days=1))
         self._time_range = tuple(int(_utc(t).timestamp()) for t in (earliest, latest))
 
     @property
     def columns(self) -> list[str]:
-        """The columns read from the logs."""
+        """The columns read, as the logs call them."""
         data = self._data
         wanted = [data.user, data.item, data.time, data.label.column, *self._raw]
         if data.display:
             wanted.append(data.display)
-        return list(dict.fromkeys(wanted))
+        return [self._in_logs.get(name, name) for name in dict.fromkeys(wanted)]
 
     def check_header(self, file: LogFile, names: list[str]) -> None:
         """Raise RefusedError where a file lacks a column."""
@@ -64,8 +65,9 @@ class RowTyper:
 
     def __call__(self, block: Block) -> Typed:
         """Return the rows of `block` that fit, and the others with the reason."""
-        rows = _Rows(block)
         data = self._data
+        names = [data.rename.get(name, name) for name in block.table.column_names]
+        rows = _Rows(Block(block.table.rename_columns(names), block.lines, block.bad))
         rows.refuse_long_fields(data.max_field_bytes)
         arrays: dict[str, pa.Array] = {}
         for name in (data.user, data.item):

@@ -152,7 +152,8 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print(table)
     console.print(
         f"on {rows:,} test rows, split by {settings.data.split.by}; cold: "
-        f"{tally['test.cold_user'] / rows:.1%} of rows have a user unseen in training, {tally['test.cold_item'] / rows:.1%} an item"
+        f"{tally['test.cold_user'] / rows:.1%} of rows have a user unseen in training, "
+        f"{tally['test.cold_item'] / rows:.1%} an item"
     )
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
