@@ -241,12 +241,10 @@ class ServerCore:
             return
 
         def settled(model: Model) -> bool:
-            if any(servable.aspired and servable.available for servable in model.servables.values()):
-                pending = [each for each in model.servables.values() if each.aspired and each.loading is not None]
-                # Every version named in the config counts; of `latest` and `all` one that serves is enough.
-                return not (pending and model.config.model_version_policy.HasField("specific"))
             aspired = [servable for servable in model.servables.values() if servable.aspired]
-            return bool(aspired) and all(servable.error is not None and not servable.loading for servable in aspired)
+            if any(servable.available for servable in aspired):  # the others need only have had their first try
+                return all(servable.available or servable.error for servable in aspired)
+            return bool(aspired) and all(servable.error and not servable.loading for servable in aspired)
 
         once = self.options.file_system_poll_wait_seconds == 0
         async with self._changed:
