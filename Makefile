@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint docs
+.PHONY: help setup test lint docs bench-serving soak-serving
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -19,3 +19,9 @@ docs: setup ## the pages that are written from the code
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest
+
+bench-serving: setup ## the model server against a naive one, both in one run
+	@$(RUN)/python -m benchmarks.serving
+
+soak-serving: setup ## 100 version swaps under load, 10,000 malformed requests: the full sizes
+	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py tests/serving/test_malformed.py

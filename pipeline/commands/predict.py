@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,18 +29,18 @@ def predict(
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
         from pipeline.catalogue import Catalogue
-        from serving.folder import ModelFolder
+        from serving.client import connect
 
-        try:
-            model = ModelFolder(settings.model_folder)
-        except FileNotFoundError as error:
-            raise ConfigError(str(error)) from None
-        catalogue = Catalogue(model.manifest["artifacts"]["catalogue"], settings)
+        versions = [p for p in Path(settings.model_folder).glob("*") if p.name.isdigit()]
+        if not versions:
+            raise ConfigError(f"{settings.model_folder}: no version is served; `recsys run {config}` pushes one")
+        newest = max(versions, key=lambda p: int(p.name))
+        manifest = json.loads((newest / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
+        catalogue = Catalogue(manifest["artifacts"]["catalogue"], settings)
         known = catalogue.user(user)
         items = catalogue.items()
-        began = time.perf_counter()
-        scores = model.rank({settings.data.user: user, **known}, items.columns)
-        milliseconds = 1000 * (time.perf_counter() - began)
+        with connect(newest.absolute().as_uri(), settings.model_name) as client:
+            scores = client.rank({settings.data.user: user, **known}, items.columns)
         best = scores.argsort(kind="stable")[::-1][:top]
         rows: list[dict[str, Any]] = [
             {"rank": place + 1, "item": items.ids[i], "name": items.names[i], "score": round(float(scores[i]), 6)}
@@ -48,7 +48,7 @@ def predict(
         ]
         answer = {
             "model": settings.model_name,
-            "version": model.version,
+            "version": int(newest.name),
             "user": user,
             "known": bool(known),
             "items": rows,
@@ -63,6 +63,4 @@ def predict(
         for row in rows:
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
-        console.print(
-            f"{len(scores):,} items ranked in {milliseconds:.0f} ms by {settings.model_name} version {model.version}"
-        )
+        console.print(f"best of {len(scores):,} items, says {settings.model_name} version {newest.name}")

@@ -1,0 +1,1 @@
+"""A model server with TensorFlow Serving's protocols, flags, config files and error messages."""

@@ -1,0 +1,396 @@
+"""REST bodies to columns and outputs to JSON, as TensorFlow Serving reads and writes them.
+
+orjson does the work; it refuses the bare NaN and Infinity that this API allows and would write null for them, so both
+ways fall back to the standard library where such a value occurs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from serving.server.saved_model import Input, Signature
+from serving.server.status import Code, ServingError, invalid_argument
+from serving.server.tensor_proto import Column
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_SHOWN_CHARACTERS = 200  # of a value in an error message; a client's whole body is not sent back
+_INTEGERS = {3: 32, 4: 8, 5: 16, 6: 8, 9: 64, 17: 16, 22: 32, 23: 64}
+_UNSIGNED = {4, 17, 22, 23}
+_TYPE_NAMES = {
+    1: "float", 2: "double", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 9: "int64", 10: "bool",
+    17: "uint16", 22: "uint32", 23: "uint64",
+}  # fmt: skip
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`."""
+    if not body:
+        raise invalid_argument("JSON Parse error: The document is empty")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            offset = getattr(error, "pos", 0)
+            raise invalid_argument(f"JSON Parse error: Invalid value. at offset: {offset} ({error})") from error
+    if not isinstance(document, dict):
+        raise invalid_argument(f"JSON Value: {_show(document)} Is not object")
+    return document
+
+
+def signature_name(document: Mapping[str, Any]) -> str:
+    """The request's `signature_name`, or empty."""
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid_argument(
+            f"JSON Value: {_show(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return name
+
+
+def predict_columns(document: Mapping[str, Any], signature: Signature) -> tuple[dict[str, Column], bool]:
+    """The columns a predict body sends (those it leaves out are missing here), and whether it sent rows."""
+    rows, columns = "instances" in document, "inputs" in document
+    if rows and columns:
+        raise invalid_argument(
+            f"JSON Value: {_show(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist "
+        )
+    if rows:
+        return _from_instances(document, signature), True
+    if columns:
+        return _from_inputs(document["inputs"], signature), False
+    raise invalid_argument("Missing 'inputs' or 'instances' key")
+
+
+def _from_instances(document: Mapping[str, Any], signature: Signature) -> dict[str, Column]:
+    instances = document["instances"]
+    if not isinstance(instances, list):
+        raise invalid_argument(f"JSON Value: {_show(document)} Excepting 'instances' to be an list/array")
+    if not instances:
+        raise invalid_argument(f"JSON Value: {_show(document)} No values in 'instances' array")
+    declared = signature.inputs
+    if not _is_object(instances[0]):
+        if len(declared) != 1:
+            raise invalid_argument(
+                "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        for position, each in enumerate(instances):
+            if _is_object(each):
+                raise invalid_argument(f"Expecting value/list but got object at item {position} of input list")
+        ((name, only),) = declared.items()
+        return {name: _tensor(instances, only)}
+    keys = instances[0].keys() if isinstance(instances[0], dict) else set()
+    unknown = [key for key in keys if key not in declared]
+    required = {name for name, each in declared.items() if each.default is None}
+    for position, row in enumerate(instances):
+        if not _is_object(row):
+            raise invalid_argument(f"Expecting object but got list at item {position} of input list")
+        if row.keys() != keys or unknown or not required <= row.keys():
+            raise invalid_argument(
+                f"Failed to process element: {position} of 'instances' list. JSON object: {_show(row)} keys must be "
+                f"equal to: {','.join(sorted(declared))}"
+            )
+    columns = {}
+    for name, each in declared.items():
+        if name in keys:
+            try:
+                columns[name] = _tensor([row[name] for row in instances], each)
+            except ServingError as error:
+                raise invalid_argument(
+                    f"Failed to process element: 0 key: {name} of 'instances' list. Error: {error.message}"
+                ) from error
+    return columns
+
+
+def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
+    declared = signature.inputs
+    if not _is_object(value):
+        if len(declared) != 1:
+            raise invalid_argument(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        ((name, only),) = declared.items()
+        return {name: _tensor(value, only)}
+    columns = {}
+    for name, each in declared.items():
+        if name in value:
+            columns[name] = _tensor(value[name], each)
+        elif each.default is None:
+            raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
+    return columns
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _tensor(value: Any, declared: Input) -> Column:
+    """A scalar, list or nested list as one tensor."""
+    if type(value) is not list:
+        return np.array(_leaves([value], declared)[0], declared.numpy)
+    kinds = set(map(type, value))
+    if list not in kinds:
+        return _leaves(value, declared)
+    shape: list[int] = []
+    flat: list[Any] = [value]
+    while True:  # one level a turn; all lists of a level have one length, or it is no tensor
+        kinds = set(map(type, flat))
+        if list not in kinds:
+            break
+        if kinds != {list}:
+            raise invalid_argument(
+                f"JSON Value: {_show(next(each for each in flat if type(each) is not list))} found at incorrect "
+                f"level: {len(shape) + 1} in the JSON DOM. Expected at level: {len(shape)}"
+            )
+        sizes = set(map(len, flat))
+        if len(sizes) != 1:
+            raise invalid_argument(
+                f"Encountered list at unexpected size: {max(sizes)} at level: {len(shape)} expected size: "
+                f"{len(flat[0])}"
+            )
+        shape.append(sizes.pop())
+        flat = [each for inner in flat for each in inner]
+        if not flat:
+            break
+    array = np.empty(len(flat), declared.numpy)
+    try:
+        array[:] = _leaves(flat, declared)
+    except OverflowError as error:
+        raise invalid_argument(f"input {declared.name!r}: {error}") from error
+    return array.reshape(shape)
+
+
+def _leaves(values: list[Any], declared: Input) -> list[Any]:
+    """Values of one tensor, checked (and for strings encoded) by the types that occur rather than one by one."""
+    dtype = declared.dtype
+    kinds = set(map(type, values))
+    if dtype == 7:
+        if kinds <= {str}:
+            return [value.encode("utf-8", "surrogatepass") for value in values]
+        return [_string(value, declared) for value in values]
+    if dtype in (1, 2, 14, 19):
+        if kinds <= {int, float}:
+            limit = (1 << (53 if dtype == 2 else 24)) - 1
+            largest = 3.4028234663852886e38 if dtype != 2 else math.inf
+            for value in values:
+                if type(value) is int:
+                    if not -limit <= value <= limit:
+                        raise _lossy(value, declared)
+                elif not -largest <= value <= largest and math.isfinite(value):
+                    raise _lossy(value, declared)
+            return values
+    elif dtype in _INTEGERS:
+        if kinds <= {int}:
+            bits = _INTEGERS[dtype]
+            low, high = (0, (1 << bits) - 1) if dtype in _UNSIGNED else (-(1 << bits - 1), (1 << bits - 1) - 1)
+            for value in (min(values), max(values)) if values else ():
+                if not low <= value <= high:
+                    raise _wrong_type(value, declared)
+            return values
+    elif dtype == 10:
+        if kinds <= {bool}:
+            return values
+    else:
+        raise ServingError(
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(values)} to type: {declared.numpy} of an input"
+        )
+    allowed = {1: (int, float), 2: (int, float), 10: (bool,)}.get(dtype, (int,))
+    raise _wrong_type(next(value for value in values if type(value) not in allowed), declared)
+
+
+def _string(value: Any, declared: Input) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if not isinstance(value, dict):
+        raise _wrong_type(value, declared)
+    if not _is_base64(value):
+        raise invalid_argument(f"JSON Value: {_show(value)} not formatted correctly for base64 data")
+    text = value["b64"]
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid_argument("Unable to base64 decode") from error
+
+
+def _wrong_type(value: Any, declared: Input) -> ServingError:
+    kinds: dict[type, str] = {
+        type(None): "Null", bool: "True" if value else "False", dict: "Object", list: "Array", str: "String",
+    }  # fmt: skip
+    expected = _TYPE_NAMES.get(declared.dtype, str(declared.numpy))
+    return invalid_argument(
+        f"JSON Value: {_show(value)} Type: {kinds.get(type(value), 'Number')} is not of expected type: {expected}"
+    )
+
+
+def _lossy(value: Any, declared: Input) -> ServingError:
+    return invalid_argument(
+        f"Cannot convert JSON value: {_show(value)} to {_TYPE_NAMES.get(declared.dtype)} without loss of precision."
+    )
+
+
+def _show(value: Any) -> str:
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(type(value))
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def fill_examples(document: Mapping[str, Any], request: Any) -> None:
+    """Fill the Input of a classify or regress request from `examples` and `context`."""
+    request.model_spec.signature_name = signature_name(document)
+    examples = document.get("examples")
+    if "examples" not in document:
+        raise invalid_argument(
+            f"JSON Value: {_show(document)} When method is classify, key 'examples' is expected and was not found"
+        )
+    if not isinstance(examples, list):
+        raise invalid_argument(f"JSON Value: {_show(document)} Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise invalid_argument(f"JSON Value: {_show(document)} 'examples' value is an empty array")
+    if "context" in document:
+        target = request.input.example_list_with_context
+        _fill_example(document["context"], target.context)
+    else:
+        target = request.input.example_list
+    for each in examples:
+        _fill_example(each, target.examples.add())
+
+
+def _fill_example(value: Any, example: Any) -> None:
+    if not isinstance(value, dict):
+        raise invalid_argument(f"Example must be JSON object but got JSON {_show(value)}")
+    for name, content in value.items():
+        values = content if isinstance(content, list) else [content]
+        feature = example.features.feature[name]
+        kinds = set(map(type, values))
+        try:
+            if not values:
+                continue
+            if kinds <= {int, bool}:
+                feature.int64_list.value.extend(map(int, values))
+            elif kinds <= {float}:
+                feature.float_list.value.extend(values)
+            elif kinds <= {str, dict}:
+                declared = Input(name, "", 7, np.dtype(object), None)
+                feature.bytes_list.value.extend(_string(each, declared) for each in values)
+            elif kinds & {type(None), list}:
+                raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {_show(values)}")
+            else:
+                raise invalid_argument(f"Unexpected element type in feature: {name} in {_show(values)}")
+        except (ValueError, OverflowError) as error:
+            raise invalid_argument(f"Feature: {name}: {error}") from error
+
+
+def predictions(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
+    """The body of a predict answer, in the form of the request: `predictions` by row or `outputs` by column."""
+    if not outputs:
+        raise invalid_argument("Cannot convert empty tensor map to JSON")
+    ready = {name: _printable(name, array) for name, array in outputs.items()}
+    if not rows:
+        return _dump({"outputs": ready if len(ready) > 1 else next(iter(ready.values()))})
+    sizes = set()
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise invalid_argument(f"Tensor name: {name} has no shape information ")
+        sizes.add(array.shape[0])
+        if len(sizes) > 1:
+            raise invalid_argument(
+                f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: "
+                f"{next(iter(outputs.values())).shape[0]}"
+            )
+    if len(ready) == 1:
+        return _dump({"predictions": next(iter(ready.values()))})
+    names = list(ready)
+    return _dump({"predictions": [dict(zip(names, row, strict=True)) for row in zip(*ready.values(), strict=True)]})
+
+
+def _printable(name: str, array: np.ndarray) -> Any:
+    if array.dtype == object:
+        return _strings(array.tolist(), as_base64=name.endswith("_bytes"))
+    if array.dtype.kind not in "fiub":
+        raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
+
+
+def _strings(value: Any, as_base64: bool) -> Any:
+    if isinstance(value, list):
+        return [_strings(each, as_base64) for each in value]
+    if as_base64:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _dump(document: Any) -> bytes:
+    if _finite(document):
+        try:
+            return orjson.dumps(document, option=_OPTIONS)
+        except TypeError:  # a numpy type that orjson does not know
+            pass
+    return json.dumps(_plain(document)).encode()
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    if isinstance(value, np.floating):
+        return bool(np.isfinite(value))
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list) else True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _plain(list(value)) if value.ndim else _plain(value[()])
+    if isinstance(value, np.float32):
+        return float(str(value))  # the shortest digits that give this float32 back, not its double's noise
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def classifications(result: Any) -> bytes:
+    """The body of a classify answer."""
+    return _dump(
+        {
+            "results": [
+                [[entry.label, np.float32(entry.score)] for entry in each.classes] for each in result.classifications
+            ]
+        }
+    )
+
+
+def regressions(result: Any) -> bytes:
+    """The body of a regress answer."""
+    return _dump({"results": np.array([each.value for each in result.regressions], np.float32)})
+
+
+def error_body(message: str) -> bytes:
+    """The body of every failed request."""
+    return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})
+
+
+def named(values: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Outputs by name."""
+    return dict(zip(names, values, strict=True))
