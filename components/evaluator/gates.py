@@ -12,6 +12,8 @@ from configs.gates import BLESSED, LOWER_IS_BETTER, Gate
 CANDIDATE = "candidate"
 OVERALL = "all"
 
+_RANKING = ("auc", "gauc", "prauc")
+
 Metrics = Mapping[str, float]
 Slices = Mapping[str, Metrics]  # slice's name -> metric -> value
 
@@ -76,7 +78,10 @@ def describe(gate: Gate) -> str:
 
 
 def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -> Judgement:
-    value = models[CANDIDATE][name].get(gate.metric, math.nan)
+    metrics = models[CANDIDATE][name]
+    value = metrics.get(gate.metric, math.nan)
+    if gate.metric in _RANKING and metrics.get("mean_label") in (0.0, 1.0):
+        value = math.nan  # with one class there is nothing to rank, whatever number a library gives
     nan = math.nan
 
     def judged(limit: float, margin: float, passed: bool, why: str) -> Judgement:

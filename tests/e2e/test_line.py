@@ -1,0 +1,122 @@
+"""From logs to an answer, with everything real: Beam, TFDV, TFT, TFMA, the metadata store, the served folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+
+from serving.client import connect
+from tests.e2e.conftest import in_process_of_its_own, interactions, make_project
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_ends_in_one_whole_version_that_says_where_it_comes_from(ran):
+    (version,) = ran.versions
+    manifest = json.loads((version / "assets.extra" / "manifest.json").read_text())
+    assert manifest["version"] == int(version.name)
+    assert manifest["data"]["train.rows"] + manifest["data"]["eval.rows"] + manifest["data"]["test.rows"] == 4000
+    assert {j["passed"] for j in manifest["blessed_by"]} == {True}
+    assert set(manifest["metrics"]) == {"candidate", "item_mean"}
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
+
+
+def test_the_second_run_takes_everything_from_cache_and_pushes_nothing(ran, capfd):
+    assert ran.recsys("run", ran.config) == 0
+    said = capfd.readouterr().out
+    for node in ("Ingest", "StatisticsGen", "Transform", "Trainer", "Baseline.item_mean"):
+        assert any(line.split()[:2] == ["cached", node] for line in said.splitlines()), (node, said)
+    assert len(ran.versions) == 1
+    assert "already holds this model" in said
+
+
+def test_a_version_that_is_gone_from_the_folder_is_pushed_again(ran):
+    before = ran.versions
+    before[-1].rename(ran.folder / "taken-away")
+    try:
+        assert ran.recsys("run", ran.config) == 0
+        assert len(ran.versions) == 1
+        assert int(ran.versions[-1].name) > int(before[-1].name)
+    finally:
+        pass
+
+
+def test_changed_training_trains_again_and_ingests_nothing(ran, capfd):
+    versions = len(ran.versions)
+    assert ran.recsys("run", ran.config, "--set", "training.epochs=1") == 0
+    said = capfd.readouterr().out
+    states = {line.split()[1]: line.split()[0] for line in said.splitlines() if line.startswith("  ") and len(line.split()) > 1}
+    assert states["Ingest"] == states["Transform"] == "cached"
+    assert states["Trainer"] == states["Evaluator"] == states["Pusher"] == "done"
+    assert "last blessed" in said
+    assert len(ran.versions) == versions + 1
+
+
+def test_the_served_model_answers_known_and_unknown_users(ran, capfd):
+    assert ran.recsys("predict", ran.config, "--user", "0042", "--top", "5", "--json") == 0
+    known = json.loads(capfd.readouterr().out)
+    assert known["known"] is True
+    assert [row["rank"] for row in known["items"]] == [1, 2, 3, 4, 5]
+    assert known["items"][0]["name"].startswith('El "')
+    scores = [row["score"] for row in known["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert ran.recsys("predict", ran.config, "--user", "nadie", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["known"] is False
+
+
+def test_a_request_may_leave_out_every_column_but_one(ran):
+    with connect(ran.versions[-1].as_uri(), "shop") as client:
+        full = client.predict({"producto": ["p-ñ1", "p-ñ2"], "cliente": ["001", "001"]}).outputs["score"]
+        short = client.predict({"producto": ["p-ñ1", "p-ñ2"], "cliente": ["001"]}).outputs["score"]
+        ranked = client.rank({"cliente": "001"}, {"producto": ["p-ñ1", "p-ñ2"]})
+        nothing_known = client.predict({"ciudad": ["Köln"]}).outputs["score"]
+    np.testing.assert_array_equal(full, short)
+    np.testing.assert_array_equal(full, ranked)
+    assert nothing_known.shape == (1,)
+
+
+def test_schema_accept_then_diff_shows_no_change_and_new_data_shows_one(ran, capfd):
+    assert ran.recsys("schema", "accept", ran.config) == 0
+    assert ran.recsys("schema", "diff", ran.config) == 0
+    schema = ran.config.with_name("shop.schema.pbtxt")
+    text = schema.read_text()
+    schema.write_text(text.replace('value: "Köln"', 'value: "Bonn"').replace('value: "K\\303\\266ln"', 'value: "Bonn"'))
+    capfd.readouterr()
+    assert ran.recsys("schema", "diff", ran.config) == 3
+    assert "ln" in capfd.readouterr().out
+    schema.unlink()
+
+
+def test_killed_at_any_moment_the_same_command_finishes_and_no_half_version_shows(tmp_path):
+    project = make_project(tmp_path)
+    chance = random.Random(20260101)
+    for _ in range(3):
+        running = in_process_of_its_own("run", project.config)
+        time.sleep(chance.uniform(20, 45))
+        running.kill()
+        running.wait()
+        for version in project.versions:
+            assert (version / "assets.extra" / "manifest.json").is_file()
+            assert (version / "saved_model.pb").is_file()
+    assert project.recsys("run", project.config) == 0
+    assert all((v / "assets.extra" / "manifest.json").is_file() for v in project.versions)
+    assert len(project.versions) == 1
+    assert not list((project.folder / "served" / "shop").glob(".partial*"))
+
+
+def test_logs_nobody_described_get_from_file_to_a_served_model(tmp_path, capfd):
+    project = make_project(tmp_path)
+    logs = interactions(seed=11).rename(columns={"cliente": "ID de cliente", "momento": "fecha", "compra": "comprado?"})
+    logs["fecha"] = (logs["fecha"].astype(int) // 1).map(lambda s: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s)))
+    logs.to_csv(tmp_path / "ventas.csv", index=False, sep=";")
+    assert project.recsys("init", "--data", tmp_path / "ventas.csv", "--output", tmp_path / "configs" / "ventas.yaml",
+                          "--label", "comprado?") == 0  # fmt: skip
+    said = capfd.readouterr().out
+    assert "ID_de_cliente" in said
+    few = ["--set", "training.epochs=1", "--set", "baselines={item_mean: {type: item_mean}}", "--set", "evaluation.gates=[]"]
+    assert project.recsys("run", tmp_path / "configs" / "ventas.yaml", *few) == 0
+    assert len(list((tmp_path / "served" / "ventas").glob("[0-9]*"))) == 1
