@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint docs
+.PHONY: help setup test lint docs bench-evaluator bench-ingest
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,3 +18,9 @@ docs: setup ## the pages that are written from the code
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest
+
+bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
+	$(RUN)/python -m benchmarks.evaluator
+
+bench-ingest: setup ## our ingest against TFX's CsvExampleGen
+	$(RUN)/python -m benchmarks.ingest
