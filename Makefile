@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint docs bench-serving soak-serving
+.PHONY: help setup test lint docs bench-serving soak-serving bench-evaluator
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -25,3 +25,8 @@ bench-serving: setup ## the model server against a naive one, both in one run
 
 soak-serving: setup ## 100 version swaps under load, 10,000 malformed requests: the full sizes
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py tests/serving/test_malformed.py
+bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
+	$(RUN)/python -m benchmarks.evaluator
+
+bench-ingest: setup ## our ingest against TFX's CsvExampleGen
+	$(RUN)/python -m benchmarks.ingest

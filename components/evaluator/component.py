@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
@@ -18,7 +20,8 @@ from tfx_bsl.public import tfxio
 
 from components.artifacts import VERDICT
 from components.evaluator import gates
-from components.evaluator.gauc import GAUC
+from components.evaluator.metrics import BinaryMetrics
+from components.evaluator.slices import slice_batches
 from components.examples import split_files
 from components.ingest.rows import LABEL
 from configs import Config, canonical_json
@@ -27,31 +30,55 @@ from configs.gates import BLESSED, Evaluation
 JUDGED_SPLIT = "test"
 VERDICT_FILE = "verdict.json"
 PREDICTION = "outputs"
+_BATCH = 8192
 
 
-def eval_config(models: list[str], user: str, slices: list[list[str]]) -> tfma.EvalConfig:
+def eval_config(models: list[str], user: str, slices: list[list[str]]) -> config_pb2.EvalConfig:
     """Return TFMA's config: every metric, for every model, on all examples and on every slice."""
-    metrics = [
-        tfma.metrics.AUC(name="auc"),
-        tfma.metrics.AUCPrecisionRecall(name="prauc"),
-        tfma.metrics.BinaryCrossEntropy(name="logloss"),
-        tfma.metrics.Calibration(name="calibration"),
-        tfma.metrics.MeanLabel(name="mean_label"),
-        tfma.metrics.MeanPrediction(name="mean_prediction"),
-        tfma.metrics.ExampleCount(name="example_count"),
-        GAUC(user),
-    ]
-    config = tfma.EvalConfig(
+    config = config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(name=name, signature_name="serve_examples", label_key=LABEL, prediction_key=PREDICTION)
+            config_pb2.ModelSpec(name=name, signature_name="serve_examples", label_key=LABEL, prediction_key=PREDICTION)
             for name in models
         ],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
-        metrics_specs=tfma.metrics.specs_from_metrics(metrics, model_names=models),
+        slicing_specs=[config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=columns) for columns in slices)],
+        metrics_specs=tfma.metrics.specs_from_metrics(
+            [BinaryMetrics(user)],
+            model_names=models,
+            include_example_count=False,
+            include_weighted_example_count=False,
+        ),
     )
-    # Confidence intervals and plots are not computed here; the defaults would add nothing but time.
+    # TFMA's own counts go by extracts, which are batches here, and confidence intervals would only cost time.
+    config.options.include_default_metrics.value = False
     config.options.compute_confidence_intervals.value = False
     return config
+
+
+def evaluate(
+    root: beam.Pipeline, files: list[str], models: Mapping[str, str], user: str, slices: list[list[str]], output: str
+) -> None:
+    """Add to a Beam pipeline: evaluate the SavedModels at `models` on examples and write TFMA's results to `output`."""
+    config = eval_config(list(models), user, slices)
+    shared = [
+        tfma.default_eval_shared_model(path, model_name=name, eval_config=config) for name, path in models.items()
+    ]
+    source = tfxio.TFExampleRecord(files, raw_record_column_name=tfma.ARROW_INPUT_COLUMN)
+    _ = (
+        root
+        | "Read" >> source.BeamSource(batch_size=_BATCH)
+        | "Evaluate"
+        >> tfma.ExtractEvaluateAndWriteResults(
+            eval_shared_model=shared,
+            eval_config=config,
+            extractors=[
+                tfma.extractors.FeaturesExtractor(config),
+                tfma.extractors.LabelsExtractor(config),
+                tfma.extractors.PredictionsExtractor(config, shared),
+                slice_batches(config, [user]),
+            ],
+            output_path=output,
+        )
+    )
 
 
 def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices], dict[str, list[str]]]:
@@ -110,29 +137,18 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
             artifacts[name] = artifact_utils.get_single_instance(input_dict[f"baseline_{index}"])
         if input_dict.get("blessed_model"):
             artifacts[BLESSED] = input_dict["blessed_model"][0]
-        names = list(artifacts)
         output = artifact_utils.get_single_instance(output_dict["evaluation_result"])
-        config = eval_config(names, exec_properties["user"], evaluation.slices)
-        shared = [
-            tfma.default_eval_shared_model(
-                path_utils.serving_model_path(artifact.uri), model_name=name, eval_config=config
-            )
-            for name, artifact in artifacts.items()
-        ]
         examples = artifact_utils.get_single_instance(input_dict["examples"])
-        source = tfxio.TFExampleRecord(
-            split_files(examples, JUDGED_SPLIT), raw_record_column_name=tfma.ARROW_INPUT_COLUMN
-        )
         with self._make_beam_pipeline() as root:
-            _ = (
-                root
-                | "Read" >> source.BeamSource(batch_size=2048)
-                | "Evaluate"
-                >> tfma.ExtractEvaluateAndWriteResults(
-                    eval_shared_model=shared, eval_config=config, output_path=output.uri
-                )
+            evaluate(
+                root,
+                split_files(examples, JUDGED_SPLIT),
+                {name: path_utils.serving_model_path(artifact.uri) for name, artifact in artifacts.items()},
+                exec_properties["user"],
+                evaluation.slices,
+                output.uri,
             )
-        models, columns = read_metrics(output.uri, names)
+        models, columns = read_metrics(output.uri, list(artifacts))
         judgements = gates.judge(evaluation.gates, models, columns)
         blessed = all(j.passed for j in judgements)
         _write_blessing(output_dict, input_dict, blessed, _summary(judgements, models))

@@ -49,7 +49,11 @@ def test_changed_training_trains_again_and_ingests_nothing(ran, capfd):
     versions = len(ran.versions)
     assert ran.recsys("run", ran.config, "--set", "training.epochs=1") == 0
     said = capfd.readouterr().out
-    states = {line.split()[1]: line.split()[0] for line in said.splitlines() if line.startswith("  ") and len(line.split()) > 1}
+    states = {
+        line.split()[1]: line.split()[0]
+        for line in said.splitlines()
+        if line.startswith("  ") and len(line.split()) > 1
+    }
     assert states["Ingest"] == states["Transform"] == "cached"
     assert states["Trainer"] == states["Evaluator"] == states["Pusher"] == "done"
     assert "last blessed" in said
@@ -117,6 +121,13 @@ def test_logs_nobody_described_get_from_file_to_a_served_model(tmp_path, capfd):
                           "--label", "comprado?") == 0  # fmt: skip
     said = capfd.readouterr().out
     assert "ID_de_cliente" in said
-    few = ["--set", "training.epochs=1", "--set", "baselines={item_mean: {type: item_mean}}", "--set", "evaluation.gates=[]"]
+    few = [
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "baselines={item_mean: {type: item_mean}}",
+        "--set",
+        "evaluation.gates=[]",
+    ]
     assert project.recsys("run", tmp_path / "configs" / "ventas.yaml", *few) == 0
     assert len(list((tmp_path / "served" / "ventas").glob("[0-9]*"))) == 1

@@ -1,0 +1,92 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
+
+from components.evaluator.gauc import grouped_auc
+from components.evaluator.metrics import METRICS, binary_metrics
+
+# Few different values, so that ties, users of one class and lone users all happen.
+EXAMPLES = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])), max_size=40
+)
+
+
+def columns(examples):
+    users, labels, scores = zip(*examples, strict=True) if examples else ((), (), ())
+    return np.array(users, np.uint64), np.array(labels, np.float32), np.array(scores, np.float32)
+
+
+def pairwise_auc(examples):
+    """The share of pairs of a positive and a negative that are in the right order, a tie counting half."""
+    pairs = [(p > n) + 0.5 * (p == n) for _, up, p in examples if up == 1 for _, down, n in examples if down == 0]
+    return sum(pairs) / len(pairs) if pairs else math.nan
+
+
+def naive_gauc(examples):
+    by_user = {user: [e for e in examples if e[0] == user] for user, _, _ in examples}
+    aucs = [(pairwise_auc(own), len(own)) for own in by_user.values()]
+    counted = [(auc, n) for auc, n in aucs if not math.isnan(auc)]
+    return sum(auc * n for auc, n in counted) / sum(n for _, n in counted) if counted else math.nan
+
+
+@given(EXAMPLES)
+def test_gauc_is_the_mean_over_users_of_the_pairs_in_order(examples):
+    assert grouped_auc(*columns(examples)) == pytest.approx(naive_gauc(examples), nan_ok=True)
+
+
+@given(EXAMPLES)
+def test_auc_is_the_share_of_pairs_in_order(examples):
+    assert binary_metrics(*columns(examples))["auc"] == pytest.approx(pairwise_auc(examples), nan_ok=True)
+
+
+def test_users_of_one_class_count_for_nothing_in_gauc():
+    examples = [(1, 1, 0.9), (1, 0, 0.1), (2, 1, 0.1), (2, 1, 0.2), (3, 0, 0.99)]
+    assert grouped_auc(*columns(examples)) == 1.0
+
+
+def test_gauc_weighs_users_by_their_examples():
+    # User 1: two examples in order. User 2: three examples, one of two pairs in order.
+    examples = [(1, 1, 0.9), (1, 0, 0.1), (2, 1, 0.5), (2, 0, 0.4), (2, 0, 0.6)]
+    assert grouped_auc(*columns(examples)) == pytest.approx((2 * 1.0 + 3 * 0.5) / 5)
+
+
+def test_metrics_agree_with_scikit_learn():
+    random = np.random.default_rng(7)
+    scores = random.random(5000).round(3).astype(np.float32)
+    labels = (random.random(5000) < scores).astype(np.float32)
+    found = binary_metrics(random.integers(0, 50, 5000).astype(np.uint64), labels, scores)
+    assert found["auc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert found["logloss"] == pytest.approx(log_loss(labels, np.clip(scores.astype(float), 1e-7, 1 - 1e-7)), abs=1e-9)
+    assert found["calibration"] == pytest.approx(scores.astype(float).sum() / labels.sum())
+    assert found["mean_label"] == pytest.approx(labels.mean())
+    assert found["mean_prediction"] == pytest.approx(scores.astype(float).mean())
+    assert found["example_count"] == 5000
+
+
+def test_logloss_of_a_certain_error_is_large_and_finite():
+    found = binary_metrics(*columns([(1, 1, 0.0), (1, 0, 1.0)]))
+    assert found["logloss"] == pytest.approx(-math.log(1e-7), rel=1e-6)
+
+
+def test_area_under_precision_recall_of_known_cases():
+    perfect = binary_metrics(*columns([(1, 1, 0.9), (1, 0, 0.2), (1, 0, 0.1)]))
+    blind = binary_metrics(*columns([(1, 1, 0.5), (1, 0, 0.5), (1, 0, 0.5), (1, 0, 0.5)]))
+    assert perfect["prauc"] == pytest.approx(1.0)
+    assert blind["prauc"] == pytest.approx(0.25), "one threshold: precision is the share of positives"
+
+
+def test_one_class_leaves_undefined_what_is_undefined():
+    negative = binary_metrics(*columns([(1, 0, 0.5), (2, 0, 0.25)]))
+    positive = binary_metrics(*columns([(1, 1, 0.5), (2, 1, 0.25)]))
+    assert {m for m in METRICS if math.isnan(negative[m])} == {"auc", "gauc", "prauc", "calibration"}
+    assert {m for m in METRICS if math.isnan(positive[m])} == {"auc", "gauc"}
+
+
+def test_no_examples_are_no_metrics_but_the_count():
+    found = binary_metrics(*columns([]))
+    assert found["example_count"] == 0
+    assert all(math.isnan(found[m]) for m in METRICS if m != "example_count")
