@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint docs bench-serving soak-serving bench-evaluator
+.PHONY: help setup demo test lint docs bench-serving soak-serving bench-evaluator
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,6 +17,11 @@ lint: setup ## style, types, layers and Dockerfiles
 docs: setup ## the pages that are written from the code
 	$(RUN)/python -m configs.reference > docs/.config.md && mv docs/.config.md docs/config.md
 
+demo: setup ## the main job on real data: MovieLens-100K, from logs to one user's top ten
+	@$(RUN)/recsys data movielens
+	@$(RUN)/recsys run configs/movielens.yaml
+	@echo && $(RUN)/recsys predict configs/movielens.yaml --user 42
+
 test: lint ## everything that proves it works
 	$(RUN)/pytest
 
@@ -25,6 +30,7 @@ bench-serving: setup ## the model server against a naive one, both in one run
 
 soak-serving: setup ## 100 version swaps under load, 10,000 malformed requests: the full sizes
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py tests/serving/test_malformed.py
+
 bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 	$(RUN)/python -m benchmarks.evaluator
 
