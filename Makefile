@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup test lint docs
+.PHONY: help setup test lint docs bench-movielens
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,3 +18,6 @@ docs: setup ## the pages that are written from the code
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest
+
+bench-movielens: setup ## MovieLens-100K: DeepFM and baselines, three seeds, two splits
+	@$(RUN)/recsys data movielens && $(RUN)/python -m benchmarks.movielens
