@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from configs.features import MISSING_TIME, Feature, RawColumn, raw_columns
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 DAY = 86400
 TABLE: dict[str, dict[str, Any]] = {

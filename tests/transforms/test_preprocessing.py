@@ -167,3 +167,11 @@ def test_splitting_drops_empty_values_and_keeps_rows():
     cells = tf.RaggedTensor.from_row_lengths(["a|b", "||", "c", "|d|e", "ü"], [1, 0, 1, 3]).to_sparse()
     values = tf.RaggedTensor.from_sparse(split_values(cells, "|")).to_list()
     assert values == [[b"a", b"b"], [], [], [b"c", b"d", b"e", "ü".encode()]]
+
+
+def test_rows_without_any_value_leave_room_for_the_one_that_fills_them():
+    """A request that leaves a several-valued column out has no value in any row."""
+    values = split_values(tf.RaggedTensor.from_row_lengths(tf.constant([], tf.string), [0, 0]).to_sparse(), "|")
+    filled, empty = tf.sparse.fill_empty_rows(values, "none")
+    assert tf.sparse.to_dense(filled).numpy().tolist() == [[b"none"], [b"none"]]
+    assert empty.numpy().tolist() == [True, True]
