@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup demo test lint docs bench-serving soak-serving bench-evaluator
+.PHONY: help setup lint docs demo test bench-serving soak-serving bench-evaluator bench-ingest bench-movielens
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,3 +36,6 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
+
+bench-movielens: setup ## MovieLens-100K: DeepFM and baselines, three seeds, two splits
+	@$(RUN)/recsys data movielens && $(RUN)/python -m benchmarks.movielens

@@ -24,7 +24,7 @@ from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
     "lr": LR(type="lr", l2=1e-5),
-    "fm": FM(type="fm", l2=1e-5),
+    "fm": FM(type="fm", l2=0.01),
 }
 
 

@@ -73,7 +73,10 @@ def split_values(column: tf.SparseTensor, separator: str) -> tf.SparseTensor:
     values = tf.RaggedTensor.from_value_rowids(
         tf.boolean_mask(parts.flat_values, given), tf.boolean_mask(rows, given), column.dense_shape[0]
     )
-    return values.to_sparse()
+    sparse = values.to_sparse()
+    # Room for one value even where no row has any: what fills empty rows must lie inside.
+    shape = tf.maximum(sparse.dense_shape, [0, 1])
+    return tf.SparseTensor(sparse.indices, sparse.values, shape)
 
 
 def _text_ids(name: str, feature: Vocabulary | Hashed, column: tf.SparseTensor) -> tf.Tensor | tf.SparseTensor:
