@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import named, serialized
 from tensorflow.core.protobuf import saved_model_pb2
 
 from configs.model import FM, LR, DeepFM, ItemMean, Training
 from models.layers import HideIds
 from models.registry import build_model
 from models.training import HISTORY_FILE, Task, examples, train
+from tests.conftest import named, serialized
 from transforms.transformed import PADDING, TransformedFeature
 
 CONFIGS = {

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DAY, make_rows, missing, named, serialized
 
 from configs.features import Bucketized, Crossed, Hashed, Numeric, Time, Vocabulary
 from models.training import examples
+from tests.conftest import DAY, make_rows, missing, named, serialized
 from transforms.preprocessing import split_values
 from transforms.raw import raw_feature_spec, sparse_from_named
 from transforms.transformed import PADDING, model_inputs
