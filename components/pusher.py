@@ -78,7 +78,11 @@ def version_of(folder: str | Path, model: str) -> str | None:
     """Return the path of the newest version that was pushed from the model artifact at `model`, if any."""
     for version in reversed(versions(folder)):
         manifest = Path(folder) / str(version) / "assets.extra" / MANIFEST_FILE
-        if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]["model"] == model:
+        try:
+            pushed = json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a version that somebody else put there
+        if pushed == model:
             return str(manifest.parent.parent)
     return None
 

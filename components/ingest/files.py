@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 
@@ -41,15 +42,11 @@ def find_files(data: Data, source: str) -> list[LogFile]:
 
     Raises ConfigError where there is none or a file's format cannot be told.
     """
-    pattern = source.replace("{SPAN}", "*")
-    if not any(c in pattern for c in "*?[") and "." not in pattern.rsplit("/", 1)[-1]:
-        pattern = pattern.rstrip("/") + "/*"
-    if pattern.endswith("/"):
-        pattern += "*"
+    pattern = source.replace("{SPAN}", "*").rstrip("/")
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
-        if not found and "*" not in pattern:
-            found = FileSystems.match([pattern.rstrip("/") + "/*"])[0].metadata_list
+        # Beam takes a local folder for a file of that name.
+        found = [] if os.path.isdir(pattern) else FileSystems.match([pattern])[0].metadata_list
+        found = found or FileSystems.match([f"{pattern}/*"])[0].metadata_list
     except Exception as error:
         raise ConfigError(f"data.source: {source} cannot be listed: {error}") from None
     files = [_log_file(data, m) for m in sorted(found, key=lambda m: m.path) if _is_data(m.path)]
@@ -86,6 +83,7 @@ def _newest_spans(files: list[LogFile], source: str, window: int) -> list[LogFil
     # A span is a number or a day; both sort as text once numbers are padded alike.
     glob_free = re.escape(source).replace(re.escape("{SPAN}"), r"(?P<span>\d[\d-]*)", 1)
     glob_free = glob_free.replace(re.escape("{SPAN}"), r"(?P=span)").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    glob_free = re.sub(r"\\\[(.+?)\\\]", lambda m: f"[{m[1]}]", glob_free.rstrip("/"))
     expression = re.compile(glob_free + r"(?:/.*)?$")
     spans: dict[str, list[LogFile]] = {}
     for file in files:

@@ -82,7 +82,8 @@ def build(
             rows
             | f"Latest {owner}" >> beam.FlatMap(_latest_by_bucket, column, kept, data.time, shards)
             | f"Group {owner}" >> beam.GroupByKey()
-            | f"Write {owner}" >> beam.ParDo(_WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, shards))
+            | f"Write {owner}"
+            >> beam.ParDo(_WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, data.time, shards))
         )
 
     counts = (
@@ -154,8 +155,9 @@ def _cut(batch: pa.RecordBatch, keys: np.ndarray) -> Iterable[tuple[int, pa.Reco
 
 
 def _concat(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    table = pa.Table.from_batches(list(batches)).combine_chunks()
-    return table.to_batches()[0]
+    # One batch or an error: Arrow starts another where one would hold over 2 GB of text.
+    (batch,) = pa.Table.from_batches(list(batches)).combine_chunks().to_batches()
+    return batch
 
 
 class _TrainCounts(beam.PTransform):
@@ -205,22 +207,13 @@ def _derive(batch: pa.RecordBatch, user: str, item: str, users, items) -> pa.Rec
 
 def _by_shard(batch: pa.RecordBatch, shards: int) -> Iterable[tuple[tuple[int, int], pa.RecordBatch]]:
     # The shard is drawn from the row, not from its place in the input, so shards are alike and runs repeatable.
-    columns = [
-        c for c in batch.schema.names if c not in DERIVED_COLUMNS and not pa.types.is_list(batch.schema.field(c).type)
-    ]
-    hashes = splitting.combine_hashes([splitting.stable_hash(_filled(batch.column(c))) for c in columns])
+    hashes = splitting.row_hash(batch.select([c for c in batch.schema.names if c not in DERIVED_COLUMNS]))
     batch = splitting.with_column(batch, ROW_HASH_COLUMN, hashes)
     keys = batch.column(SPLIT_COLUMN).to_numpy().astype(np.int64) * shards + (hashes % np.uint64(shards)).astype(
         np.int64
     )
     for key, part in _cut(batch, keys):
         yield divmod(key, shards), part
-
-
-def _filled(column: pa.Array) -> pa.Array:
-    if not column.null_count:
-        return column
-    return pc.fill_null(column, "" if pa.types.is_string(column.type) else 0)
 
 
 class _WriteShard(beam.DoFn):
@@ -276,9 +269,9 @@ def _latest_by_bucket(batch: pa.RecordBatch, column: str, kept: list[str], time:
 
 
 def _latest(batch: pa.RecordBatch, column: str, time: str) -> pa.RecordBatch:
-    """Keep each id's newest row."""
+    """Keep each id's newest row; of several at the same time, the same one in every run."""
     ids = splitting.stable_hash(batch.column(column))
-    order = np.lexsort((batch.column(time).to_numpy(), ids))
+    order = np.lexsort((splitting.row_hash(batch), batch.column(time).to_numpy(), ids))
     last = np.append(ids[order][1:] != ids[order][:-1], True)[: len(ids)]
     return batch.take(pa.array(order[last]))
 
@@ -286,17 +279,17 @@ def _latest(batch: pa.RecordBatch, column: str, time: str) -> pa.RecordBatch:
 class _WriteCatalogue(beam.DoFn):
     """Writes each id's newest columns as Parquet."""
 
-    def __init__(self, folder: str, column: str, shards: int):
+    def __init__(self, folder: str, column: str, time: str, shards: int):
         self._folder = folder
         self._column = column
+        self._time = time
         self._shards = shards
 
     def process(self, element):
         bucket, batches = element
         batch = _concat(batches)
-        time = batch.schema.names[-1]
         path = f"{self._folder}/part-{bucket:05d}-of-{self._shards:05d}.parquet"
-        table = pa.Table.from_batches([_latest(batch, self._column, time)]).sort_by(self._column)
+        table = pa.Table.from_batches([_latest(batch, self._column, self._time)]).sort_by(self._column)
         with _committed(path) as temporary, FileSystems.create(temporary) as stream:
             pyarrow.parquet.write_table(table, stream)
 
@@ -309,7 +302,13 @@ class _committed:  # noqa: N801
         self._temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.{os.path.basename(path)}"
 
     def __enter__(self) -> str:
-        FileSystems.mkdirs(os.path.dirname(self._path)) if not FileSystems.exists(os.path.dirname(self._path)) else None
+        folder = os.path.dirname(self._path)
+        try:
+            if not FileSystems.exists(folder):
+                FileSystems.mkdirs(folder)
+        except OSError:
+            if not FileSystems.exists(folder):  # else another worker was quicker
+                raise
         return self._temporary
 
     def __exit__(self, kind, error, trace) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -65,12 +67,17 @@ def column_names(data: Data, file: LogFile) -> list[str]:
     """Return the names in a delimited file's first line. Raises RefusedError where there is none."""
     with open_file(file) as stream:
         try:
-            header = stream.readline(1 << 20)
+            header = stream.readline(1 << 20).removeprefix(b"\xef\xbb\xbf")
         except (EOFError, OSError, zlib.error) as error:
             raise _unreadable(file, error) from None
-    names = _parse_delimited(header.lstrip(b"\xef\xbb\xbf"), None, _delimiter(data, file)).table.column_names
     if not header.strip():
-        raise RefusedError(f"{file.path}: the file is empty, not even a header line. Remove it or mend its producer.")
+        raise RefusedError(f"{file.path}: the first line is empty, it has no header. Remove it or mend its producer.")
+    try:
+        names = _header_names(header, _delimiter(data, file))
+    except pa.ArrowInvalid as error:
+        raise _unreadable(file, error) from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RefusedError(f"{file.path}: the header names {', '.join(map(repr, twice))} twice. Mend the producer.")
     return names
 
 
@@ -194,9 +201,10 @@ def _read_lines(data: Data, piece: Piece, columns: list[str]) -> Iterator[Block]
             head = int(starts[1]) if len(starts) > 1 else len(block)
             block, starts, numbers = block[head:], starts[1:] - head, numbers[1:]
         bad: list[tuple[int, str, str]] = []
-        block, numbers = _without_unreadable_lines(block, starts, numbers, bad, quotes=delimited)
-        if delimited:
-            parsed = _parse_delimited(block, names, _delimiter(data, file))
+        delimiter = _delimiter(data, file) if delimited else None
+        block, numbers = _without_unreadable_lines(block, starts, numbers, bad, delimiter)
+        if names is not None and delimiter is not None:
+            parsed = _parse_delimited(block, names, delimiter)
             keep = np.ones(len(numbers), bool)
             for row in parsed.bad:
                 keep[row[0] - 1] = False
@@ -212,16 +220,17 @@ def _delimiter(data: Data, file: LogFile) -> str:
 
 
 def _without_unreadable_lines(
-    block: bytes, starts: np.ndarray, numbers: np.ndarray, bad: list[tuple[int, str, str]], quotes: bool
+    block: bytes, starts: np.ndarray, numbers: np.ndarray, bad: list[tuple[int, str, str]], delimiter: str | None
 ) -> tuple[bytes, np.ndarray]:
-    """Take out blank lines, lines that are not UTF-8 and, where quotes matter, lines with a quote left open."""
+    """Take out blank lines, lines that are not UTF-8 and, of delimited text, lines that are not one whole record."""
     if not len(starts):
         return b"", numbers
     lengths = np.diff(np.append(starts, len(block)))
     suspects = lengths <= 2
-    if b'"' in block and quotes:
-        is_quote = np.frombuffer(block, np.uint8) == ord('"')
-        suspects |= np.add.reduceat(is_quote, starts, dtype=np.int64) % 2 == 1
+    record = _record(delimiter) if delimiter is not None else None
+    if record and (b'"' in block or block.count(b"\r") != block.count(b"\r\n")):
+        marks = np.isin(np.frombuffer(block, np.uint8), (ord('"'), ord("\r")))
+        suspects |= np.add.reduceat(marks, starts, dtype=np.int64) > 0
     try:
         block.decode()
     except UnicodeDecodeError:
@@ -235,15 +244,24 @@ def _without_unreadable_lines(
         text = line.decode(errors="replace").rstrip("\r\n")
         if not text.strip():
             keep[index] = False  # a blank line is no row, and no fault
-        elif quotes and line.count(b'"') % 2:
+        elif record and not record.fullmatch(line):
             keep[index] = False
-            bad.append((int(numbers[index]), "a quote is left open on this line", text[:KEPT_CHARACTERS]))
+            what = "a quote is left open on this line" if b'"' in line else "a carriage return inside the line"
+            bad.append((int(numbers[index]), what, text[:KEPT_CHARACTERS]))
         elif "\ufffd" in text and not _is_utf8(line):
             keep[index] = False
             bad.append((int(numbers[index]), "not UTF-8", text[:KEPT_CHARACTERS]))
     ends = starts + lengths
     kept = b"".join(block[s:e] for s, e in _runs(starts[keep], ends[keep]))
     return kept, numbers[keep]
+
+
+@cache
+def _record(delimiter: str) -> re.Pattern[bytes]:
+    """Return what a line must be for a CSV reader to take it, and nothing after it, as one record."""
+    end = re.escape(delimiter).encode() + rb"\r\n"
+    field = rb'(?:"(?:[^"\n]++|"")*+"[^%b]*+|[^"%b][^%b]*+|)' % (end, end, end)
+    return re.compile(rb"%b(?:%b%b)*+\r?\n?" % (field, re.escape(delimiter).encode(), field))
 
 
 def _runs(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -263,7 +281,18 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _parse_delimited(block: bytes, names: list[str] | None, delimiter: str) -> Block:
+def _header_names(header: bytes, delimiter: str) -> list[str]:
+    header = header.rstrip(b"\r\n") + b"\n"  # Arrow takes a line without its end for no line
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(header),
+        pyarrow.csv.ReadOptions(autogenerate_column_names=True, use_threads=False, block_size=len(header) + 1),
+        pyarrow.csv.ParseOptions(delimiter=delimiter),
+        pyarrow.csv.ConvertOptions(column_types={f"f{i}": pa.string() for i in range(1000)}),
+    )
+    return [str(name) for name in table.slice(0, 1).to_pylist()[0].values()]
+
+
+def _parse_delimited(block: bytes, names: list[str], delimiter: str) -> Block:
     """Parse lines as delimited text, every column as text. `bad` lines count from 1 within the block."""
     bad: list[tuple[int, str, str]] = []
 
@@ -273,23 +302,8 @@ def _parse_delimited(block: bytes, names: list[str] | None, delimiter: str) -> B
         )
         return "skip"
 
-    if not block and names is not None:
+    if not block:
         return Block(pa.table({n: pa.array([], pa.string()) for n in names}), np.zeros(0, np.int64), bad)
-    # autogenerate_column_names only serves to read the header itself as a row of text.
-    header = (
-        names
-        or pyarrow.csv.read_csv(
-            pa.BufferReader(block or b"\n"),
-            pyarrow.csv.ReadOptions(autogenerate_column_names=True, use_threads=False),
-            pyarrow.csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
-            pyarrow.csv.ConvertOptions(column_types={f"f{i}": pa.string() for i in range(1000)}),
-        )
-        .slice(0, 1)
-        .to_pylist()[0]
-        .values()
-    )
-    if names is None:
-        return Block(pa.table({str(n): pa.array([], pa.string()) for n in header}), np.zeros(0, np.int64), bad)
     table = pyarrow.csv.read_csv(
         pa.BufferReader(block),
         pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
@@ -304,29 +318,41 @@ def _parse_json(block: bytes, numbers: np.ndarray, bad: list[tuple[int, str, str
         table = pyarrow.json.read_json(
             pa.BufferReader(block), pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
         )
-        if table.num_rows == len(numbers):
-            wanted = [c for c in columns if c in table.column_names]
-            return Block(_without_lists(table.select(wanted)), numbers, bad)
+        table = table.select([c for c in columns if c in table.column_names])
+        if table.num_rows == len(numbers) and all(map(_is_exact, table.columns)):
+            return _cells(table, numbers, bad, columns)
     except pa.ArrowInvalid:
         pass  # some line is not an object, or a key holds different types: tell the lines apart below
     rows, kept = [], []
-    for number, line in zip(numbers, block.splitlines(), strict=True):
+    for number, line in zip(numbers, block.removesuffix(b"\n").split(b"\n") if block else [], strict=True):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+            cells = [_json_text(row.get(c)) for c in columns]
+            "".join(c or "" for c in cells).encode()  # JSON can spell half a character; Arrow cannot hold it
+        except (ValueError, RecursionError) as error:
             bad.append((int(number), f"not a JSON object: {error}", line.decode()[:KEPT_CHARACTERS]))
             continue
-        rows.append(row)
+        rows.append(cells)
         kept.append(number)
-    arrays = {c: pa.array([_json_text(row.get(c)) for row in rows], pa.string()) for c in columns}
+    arrays = {c: pa.array([row[i] for row in rows], pa.string()) for i, c in enumerate(columns)}
     return Block(pa.table(arrays), np.array(kept, np.int64), bad)
+
+
+def _is_exact(column: pa.ChunkedArray) -> bool:
+    """Whether Arrow kept what the JSON said: it reads dates out of text, and large integers as rounded floats."""
+    kind = column.type.value_type if pa.types.is_list(column.type) else column.type
+    if pa.types.is_float64(kind) and kind == column.type:
+        return (pc.max(pc.abs(column)).as_py() or 0.0) < 2**53
+    return pa.types.is_string(kind) or pa.types.is_int64(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
 
 
 def _json_text(value: object) -> str | None:
     if isinstance(value, list):
         return VALUE_SEPARATOR.join(_json_text(element) or "" for element in value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # an id is the same whether its writer put 12 or 12.0
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
@@ -334,11 +360,17 @@ def _read_parquet(piece: Piece, columns: list[str]) -> Iterator[Block]:
     with open_file(piece.file) as stream:
         file = pyarrow.parquet.ParquetFile(stream)
         wanted = [c for c in columns if c in file.schema_arrow.names]
+        for name in wanted:
+            kind = file.schema_arrow.field(name).type
+            if pa.types.is_nested(kind) and not (_is_list(kind) and not pa.types.is_nested(kind.value_type)):
+                raise RefusedError(
+                    f"{piece.file.path}: column {name!r} is {kind}; only single values and lists of them can be read. "
+                    "Flatten it."
+                )
         before = 0
         for batch in file.iter_batches(batch_size=131_072, columns=wanted):
-            yield Block(
-                _without_lists(pa.Table.from_batches([batch])), np.arange(before + 1, before + batch.num_rows + 1), []
-            )
+            numbers = np.arange(before + 1, before + batch.num_rows + 1)
+            yield _cells(pa.Table.from_batches([batch]), numbers, [], columns)
             before += batch.num_rows
 
 
@@ -348,25 +380,83 @@ def _read_tfrecord(piece: Piece, columns: list[str]) -> Iterator[Block]:
 
     decoder = ExamplesToRecordBatchDecoder()
     before = 0
+
+    def decode(examples: list[bytes], numbers: np.ndarray) -> Block:
+        batch = decoder.DecodeBatch(examples)
+        return _cells(pa.Table.from_batches([batch]), numbers, [], columns)
+
     records = tf.data.TFRecordDataset(piece.file.path, compression_type="GZIP" if piece.file.gzipped else "")
     try:
         for chunk in records.batch(8192).as_numpy_iterator():
-            batch = decoder.DecodeBatch(list(chunk))
-            wanted = pa.table({c: batch.column(c) for c in columns if c in batch.schema.names})
-            yield Block(_without_lists(wanted), np.arange(before + 1, before + len(chunk) + 1), [])
+            numbers = np.arange(before + 1, before + len(chunk) + 1)
             before += len(chunk)
-    except (tf.errors.DataLossError, RuntimeError) as error:
+            try:
+                yield decode(list(chunk), numbers)
+            except RuntimeError:  # some record is no Example, or a feature holds different types: one at a time
+                for number, record in zip(numbers, chunk, strict=True):
+                    try:
+                        yield decode([record], np.array([number]))
+                    except RuntimeError as error:
+                        empty = pa.table({c: pa.array([], pa.string()) for c in columns})
+                        reason = f"not a tf.train.Example: {str(error).splitlines()[0]}"
+                        yield Block(empty, np.zeros(0, np.int64), [(int(number), reason, repr(record[:80]))])
+    except tf.errors.DataLossError as error:
         raise EOFError(f"record {before + 1} or later: {str(error).splitlines()[0]}") from None
 
 
-def _without_lists(table: pa.Table) -> pa.Table:
-    """Join the values of list columns into one text a cell: from here on, a cell is a cell in every format."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
-            column = table.column(index).combine_chunks()
-            values = column.flatten().cast(pa.string())
-            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-            offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
-            joined = pc.binary_join(pa.ListArray.from_arrays(offsets, values), VALUE_SEPARATOR)
-            table = table.set_column(index, field.name, joined)
-    return table
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _cells(table: pa.Table, numbers: np.ndarray, bad: list[tuple[int, str, str]], columns: list[str]) -> Block:
+    """Make a cell a cell in every format: lists joined into one text, bytes decoded, absent columns empty.
+
+    A row with bytes that are not UTF-8 is bad.
+    """
+    readable = np.ones(len(numbers), bool)
+    arrays: dict[str, pa.Array] = {}
+    for name in columns:
+        if name not in table.column_names:
+            arrays[name] = pa.nulls(len(numbers), pa.string())
+            continue
+        column = table.column(name).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if not _is_list(column.type):
+            arrays[name] = _decoded(column, np.arange(len(column)), readable)
+            continue
+        if pa.types.is_fixed_size_list(column.type):
+            column = column.cast(pa.list_(column.type.value_type))
+        values = _decoded(column.flatten(), pc.list_parent_indices(column).to_numpy(), readable).cast(pa.string())
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+        arrays[name] = pc.binary_join(pa.ListArray.from_arrays(offsets, pc.fill_null(values, "")), VALUE_SEPARATOR)
+    joined = pa.table(arrays)
+    if readable.all():
+        return Block(joined, numbers, bad)
+    bad = bad + [
+        (int(numbers[row]), "not UTF-8", " | ".join(map(str, joined.slice(row, 1).to_pylist()[0].values())))
+        for row in np.flatnonzero(~readable)
+    ]
+    return Block(joined.filter(pa.array(readable)), numbers[readable], bad)
+
+
+def _decoded(values: pa.Array, rows: np.ndarray, readable: np.ndarray) -> pa.Array:
+    """Return bytes as text and other values as they are; marks in `readable` the rows where that cannot be done."""
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        return values.cast(pa.string())
+    if not (
+        pa.types.is_binary(values.type)
+        or pa.types.is_large_binary(values.type)
+        or pa.types.is_fixed_size_binary(values.type)
+        or pa.types.is_binary_view(values.type)
+    ):
+        return values
+    values = values.cast(pa.binary())
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        cells = values.to_pylist()
+        fine = np.array([cell is None or _is_utf8(cell) for cell in cells])
+        readable[rows[~fine]] = False
+        return pa.array([None if c is None else c.decode(errors="replace") for c in cells], pa.string())

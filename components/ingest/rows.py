@@ -109,7 +109,7 @@ class _Rows:
         table = self._block.table
         found = []
         for row, reason in self._reasons.items():
-            cells = [str(v)[:80] for v in table.slice(row, 1).to_pylist()[0].values()]
+            cells = ["" if v is None else str(v)[:80] for v in table.slice(row, 1).to_pylist()[0].values()]
             found.append((int(self._block.lines[row]), reason, " | ".join(cells)[:500]))
         return self._block.bad + found
 
@@ -126,7 +126,7 @@ class _Rows:
 
     def refuse_long_fields(self, limit: int) -> None:
         for name, column in zip(self._block.table.column_names, self._block.table.columns, strict=True):
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            if pa.types.is_string(column.type):
                 length = pc.fill_null(pc.binary_length(column), 0).to_numpy()
                 for row in np.flatnonzero(self.good & (length > limit)):
                     self._reasons[int(row)] = (
@@ -136,25 +136,22 @@ class _Rows:
 
     def text(self, name: str) -> pa.Array:
         column = self._column(name)
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            column = _decode(column)
-        elif pa.types.is_floating(column.type):
+        if pa.types.is_floating(column.type):
             # An id that a writer turned into 12.0 because some row lacked it is still 12.
-            whole = pc.equal(pc.floor(column), column)
-            if pc.all(pc.fill_null(whole, True)).as_py():
-                column = column.cast(pa.int64(), safe=False)
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+            whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
+            integers = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64(), safe=False)
+            return pc.coalesce(integers.cast(pa.string()), column.cast(pa.string()))
         column = column.cast(pa.string())
         return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
 
     def number(self, name: str) -> pa.Array:
         column = self._column(name)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_binary(column.type):
+        if pa.types.is_string(column.type):
             text = pc.utf8_trim_whitespace(column.cast(pa.string()))
             text = pc.if_else(pc.is_in(text, pa.array(_MISSING_NUMBERS)), pa.scalar(None, pa.string()), text)
             values = _parse_numbers(text)
             self.require(name, pc.or_(pc.is_null(text), pc.is_valid(values)), "is not a number")
-        elif pa.types.is_null(column.type):
-            values = column.cast(pa.float64())
         else:
             values = column.cast(pa.float64(), safe=False)
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
@@ -177,7 +174,7 @@ class _Rows:
             self.require(name, pc.or_(pc.invert(given), pc.is_valid(values)), "is not an ISO 8601 time")
             return values
         if pa.types.is_integer(column.type):
-            values = column.cast(pa.int64())
+            values = column.cast(pa.int64(), safe=False)
         else:
             text = pc.utf8_trim_whitespace(column.cast(pa.string()))
             text = pc.if_else(pc.is_in(text, pa.array(_MISSING_NUMBERS)), pa.scalar(None, pa.string()), text)
@@ -213,7 +210,7 @@ class _Rows:
         if pa.types.is_boolean(column.type):
             return column.cast(pa.float32())
         if pa.types.is_string(column.type):
-            lower = pc.utf8_lower(column)
+            lower = pc.fill_null(pc.utf8_lower(column), "")
             if pc.all(pc.is_in(lower, pa.array(["true", "false", ""]))).as_py():
                 truth = pc.if_else(pc.equal(lower, ""), pa.scalar(None, pa.bool_()), pc.equal(lower, "true"))
                 return truth.cast(pa.float32())
@@ -221,11 +218,7 @@ class _Rows:
 
     def _column(self, name: str) -> pa.Array:
         table = self._block.table
-        if name not in table.column_names:  # JSON Lines and Examples leave out what is missing
-            return pa.nulls(table.num_rows, pa.string())
         column = table.column(name).combine_chunks()
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
         return column.cast(pa.string()) if pa.types.is_null(column.type) else column
 
 
@@ -238,15 +231,8 @@ def _parse_numbers(text: pa.Array) -> pa.Array:
         return pa.array(parsed.to_numpy(np.float64), from_pandas=True)
 
 
-def _decode(column: pa.Array) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([None if v is None else v.decode(errors="replace") for v in column.to_pylist()], pa.string())
-
-
 def _split(column: pa.Array, separator: str) -> pa.Array:
-    """Split cells into lists of their non-empty values."""
+    """Split cells into lists of their non-empty values; a cell without any is missing."""
     lists = pc.split_pattern(pc.replace_substring(column, VALUE_SEPARATOR, separator), separator)
     values = lists.flatten()
     if pc.any(pc.equal(values, "")).as_py():
@@ -254,7 +240,7 @@ def _split(column: pa.Array, separator: str) -> pa.Array:
         kept = pc.not_equal(values, "")
         counts = np.bincount(parents.filter(kept).to_numpy(), minlength=len(lists))
         offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
-        return pa.ListArray.from_arrays(offsets, values.filter(kept))
+        return pa.ListArray.from_arrays(offsets, values.filter(kept), mask=pa.array(counts == 0))
     return lists
 
 

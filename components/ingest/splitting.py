@@ -8,8 +8,8 @@ import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from components.ingest.rows import LABEL
 from configs.data import Data, Split
 
 SPLITS = ("train", "eval", "test")
@@ -20,16 +20,21 @@ _MAX_TIMES = 1 << 20
 
 
 def stable_hash(column: pa.Array) -> np.ndarray:
-    """Return a 64-bit hash of each text or number, the same on every machine and in every run."""
+    """Return a 64-bit hash of each text, number or list of text, the same on every machine and in every run."""
+    if pa.types.is_list(column.type):
+        column = pc.binary_join(column, "\x1f")
+    if column.null_count:
+        column = pc.fill_null(column, "" if pa.types.is_string(column.type) else 0)
     if pa.types.is_string(column.type):
-        return pd.util.hash_array(column.to_numpy(zero_copy_only=False), categorize=False)
+        encoded = column.dictionary_encode()
+        distinct = encoded.dictionary.to_numpy(zero_copy_only=False)
+        return pd.util.hash_array(distinct, categorize=False)[encoded.indices.to_numpy()]
     return pd.util.hash_array(column.to_numpy(zero_copy_only=False))
 
 
-def row_hash(batch: pa.RecordBatch, data: Data) -> np.ndarray:
-    """Return a hash of who, what, when and the answer: an order of rows that no reader's timing can change."""
-    columns = (data.user, data.item, data.time, LABEL)
-    return combine_hashes([stable_hash(batch.column(c)) for c in columns])
+def row_hash(batch: pa.RecordBatch) -> np.ndarray:
+    """Return a hash of all cells of each row: an order of rows that no reader's timing can change."""
+    return combine_hashes([stable_hash(column) for column in batch.columns])
 
 
 def combine_hashes(hashes: list[np.ndarray]) -> np.ndarray:
@@ -113,7 +118,7 @@ def assign_by_user_time(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
     A user with n rows keeps ceil(n * train share) of them for training, so one with a single row is in train.
     """
     users = stable_hash(batch.column(data.user))
-    order = np.lexsort((row_hash(batch, data), batch.column(data.time).to_numpy(), users))
+    order = np.lexsort((row_hash(batch), batch.column(data.time).to_numpy(), users))
     sorted_users = users[order]
     first = np.flatnonzero(np.append(True, sorted_users[1:] != sorted_users[:-1])[: len(users)])
     sizes = np.diff(np.append(first, len(users)))

@@ -1,0 +1,108 @@
+import json
+
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components import pusher
+from configs.features import RawColumn
+
+COLUMNS = {
+    c.name: c
+    for c in (
+        RawColumn("user", "string", "user", None, ""),
+        RawColumn("genres", "string", "item", "|", ""),
+        RawColumn("age", "float", "user", None, float("nan")),
+    )
+}
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"model")
+    (folder / "variables" / "data").write_bytes(b"weights")
+    return str(folder)
+
+
+def manifest_of(path):
+    return json.loads(open(f"{path}/assets.extra/{pusher.MANIFEST_FILE}").read())
+
+
+def test_a_version_appears_whole_in_one_rename(model, tmp_path, monkeypatch):
+    seen = []
+    rename = pusher.Path.rename
+
+    def watched(self, target):
+        seen.append((self.name, sorted(p.name for p in self.rglob("*") if p.is_file()), pusher.versions(self.parent)))
+        return rename(self, target)
+
+    monkeypatch.setattr(pusher.Path, "rename", watched)
+    path = pusher.push(model, str(tmp_path / "served"), {"run": "r"}, [])
+    ((name, files, before),) = seen
+    assert name.startswith(".partial-")
+    assert files == ["data", pusher.MANIFEST_FILE, "saved_model.pb", pusher.WARMUP_FILE]
+    assert before == []
+    assert manifest_of(path) == {"run": "r", "version": int(path.rsplit("/", 1)[-1])}
+
+
+def test_versions_only_grow_even_if_the_clock_goes_back(model, tmp_path, monkeypatch):
+    served = str(tmp_path / "served")
+    times = iter([1000.0, 1000.0, 500.0, 2000.0])
+    monkeypatch.setattr(pusher.time, "time", lambda: next(times))
+    for _ in range(4):
+        pusher.push(model, served, {}, [])
+    assert pusher.versions(served) == [1000, 1001, 1002, 2000]
+
+
+def test_a_push_that_fails_leaves_nothing_and_one_that_was_killed_is_cleared(model, tmp_path, monkeypatch):
+    served = tmp_path / "served"
+    (served / ".partial-killed" / "variables").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pusher, "_sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            pusher.push(model, str(served), {}, [])
+    assert list(served.iterdir()) == []
+
+
+def test_the_version_of_a_model_is_the_newest_that_holds_it(model, tmp_path):
+    served = tmp_path / "served"
+    first = pusher.push(model, str(served), {"artifacts": {"model": "a"}}, [])
+    second = pusher.push(model, str(served), {"artifacts": {"model": "a"}}, [])
+    pusher.push(model, str(served), {"artifacts": {"model": "b"}}, [])
+    assert first != second
+    assert pusher.version_of(served, "a") == second
+    assert pusher.version_of(served, "c") is None
+    assert pusher.version_of(tmp_path / "nowhere", "a") is None
+
+
+@pytest.mark.parametrize("manifest", ["{", "{}", "[]", '{"artifacts": null}'])
+def test_versions_with_a_foreign_manifest_are_passed_over(model, tmp_path, manifest):
+    served = tmp_path / "served"
+    path = pusher.push(model, str(served), {"artifacts": {"model": "a"}}, [])
+    (served / "9999999999" / "assets.extra").mkdir(parents=True)
+    (served / "9999999999" / "assets.extra" / pusher.MANIFEST_FILE).write_text(manifest)
+    assert pusher.version_of(served, "a") == path
+
+
+def test_warmup_requests_parse_and_name_signatures_and_columns(model, tmp_path):
+    batch = pa.record_batch(
+        {
+            "user": pa.array([[b"u"], [b"v"]]),
+            "genres": pa.array([[b"a", b"b"], None], pa.list_(pa.binary())),
+            "age": pa.array([[30.0], []], pa.list_(pa.float32())),
+        }
+    )
+    logs = pusher.warmup_requests("m", COLUMNS, batch, 2)
+    path = pusher.push(model, str(tmp_path / "served"), {}, logs)
+    records = tf.data.TFRecordDataset(f"{path}/assets.extra/{pusher.WARMUP_FILE}").as_numpy_iterator()
+    requests = [prediction_log_pb2.PredictionLog.FromString(r).predict_log.request for r in records]
+    assert [r.model_spec.signature_name for r in requests] == ["serving_default", "rank"] * 2
+    assert all(set(r.inputs) == set(COLUMNS) and r.model_spec.name == "m" for r in requests)
+    named, ranked, bare, _ = requests
+    assert tf.make_ndarray(named.inputs["genres"]).tolist() == [b"a|b"]
+    assert len(tf.make_ndarray(ranked.inputs["genres"])) == 100
+    assert len(tf.make_ndarray(ranked.inputs["user"])) == 1
+    assert tf.make_ndarray(bare.inputs["genres"]).tolist() == [b""]
