@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -39,14 +42,27 @@ def _recsys(debug: Annotated[bool, typer.Option("--debug", help="Show a stack tr
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    code = recsys(sys.argv[1:])
+    # Not sys.exit: messages of protobuf that outlive their module crash the interpreter as it ends, after all is done.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def recsys(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    given = [a for a in arguments if a != "--debug"]
+    debug = len(given) < len(arguments)
     try:
-        app(arguments)
+        app(given)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else BROKE
     except Exception as error:
         if debug:
             traceback.print_exception(error)
-        sys.exit(_explain(error, debug))
+        return _explain(error, debug)
+    return 0
 
 
 def _explain(error: Exception, debug: bool) -> int:

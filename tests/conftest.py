@@ -1,8 +1,11 @@
 """One small data set that went through the whole of TFT once, for every test of transforms and models."""
 
+import atexit
 import json
 import math
+import os
 import random
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,3 +175,18 @@ def serialized(sample: Sample, rows: list[dict[str, list]]) -> list[bytes]:
 def missing(value) -> bool:
     """Tell the marks of missing values."""
     return value in ("", MISSING_TIME) or (isinstance(value, float) and math.isnan(value))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """End as `recsys` ends: protobuf's messages that outlive their module crash the interpreter at its own end."""
+    status = getattr(config, "ended", None)
+    if status is not None:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    session.config.ended = int(exitstatus)

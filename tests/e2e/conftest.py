@@ -92,16 +92,9 @@ class Project:
         frame.to_csv(self.logs, index=False)
 
 
-def command_line(*arguments: str) -> int:
+def command_line(*arguments: str | Path) -> int:
     """Run `recsys` in this process and return its exit code."""
-    before, sys.argv = sys.argv, ["recsys", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return cli.recsys([str(argument) for argument in arguments])
 
 
 def make_project(folder: Path) -> Project:
