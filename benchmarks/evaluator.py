@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tfx_bsl.public import tfxio
 
 from components.evaluator import component
-from components.ingest.rows import LABEL
+from configs.features import LABEL
 
 ROWS = 10_000
 MODELS = ("candidate", "baseline")

@@ -20,9 +20,9 @@ from tfx.orchestration.pipeline import RunOptions
 
 from components.trainer import feature_table
 from configs import Config, load_config
+from configs.features import LABEL
 from models.training import Task, train
 from pipeline.graph import create_pipeline
-from transforms.preprocessing import LABEL
 
 CONFIG = Path(__file__).parents[1] / "configs/movielens.yaml"
 SEEDS = (1, 2, 3)

@@ -23,7 +23,6 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.artifacts import VERDICT, DataBlessing
 from components.examples import read_batches
-from components.ingest.rows import LABEL
 from components.ingest.splitting import SPLITS
 from components.schema import load_statistics
 from configs import Config, canonical_json
@@ -268,12 +267,10 @@ class DataGate(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(DataGateExecutor)
 
     def __init__(self, config: Config, code: str, **inputs: types.BaseChannel):
-        # The event time always moves on, and what ingest derives differs between splits by design.
-        compared = [c.name for c in config.raw_columns.values() if c.type != "int64"] + [LABEL]
         super().__init__(
             spec=DataGateSpec(
                 validation=canonical_json(config.validation),
-                compared=json.dumps(compared),
+                compared=json.dumps(config.compared_columns),
                 code=code,
                 blessing=types.Channel(type=DataBlessing),
                 **inputs,

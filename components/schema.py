@@ -18,10 +18,9 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.ingest.rows import LABEL
 from components.refusal import RefusedError
 from configs import Config
-from configs.features import DERIVED_COLUMNS
+from configs.features import DERIVED_COLUMNS, LABEL
 
 SCHEMA_FILE = "schema.pbtxt"
 _TYPES = {"string": schema_pb2.BYTES, "float": schema_pb2.FLOAT, "int64": schema_pb2.INT}
@@ -176,7 +175,7 @@ class CuratedSchema(base_component.BaseComponent):
             spec=CuratedSchemaSpec(
                 path=config.schema_path,
                 columns=json.dumps(column_types(config)),
-                required=json.dumps([config.data.user, config.data.item, config.data.time, LABEL]),
+                required=json.dumps(config.required_columns),
                 code=code,
                 statistics=statistics,
                 schema=types.Channel(type=standard_artifacts.Schema),

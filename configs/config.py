@@ -62,7 +62,9 @@ class Config(Section):
     features: dict[ColumnName, Feature] = Field(min_length=1, description="The feature table: name to declaration.")
     model: Model = Field(default=DeepFM(type="deepfm"), description="The model to train, judge and push.")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Model] = Field(
-        default=dict(BASELINES), description="Models trained beside it to compare with; `{}` for none."
+        default=dict(BASELINES),
+        max_length=8,
+        description="Models trained beside it to compare with; `{}` for none.",
     )
     training: Training = Training()
     validation: Validation = Validation()
@@ -130,6 +132,11 @@ class Config(Section):
     def slice_columns(self) -> list[str]:
         """Columns that slices may name: text columns of the features and what ingest derives."""
         return [c.name for c in self.raw_columns.values() if c.type == "string"] + list(DERIVED_COLUMNS)
+
+    @property
+    def required_columns(self) -> list[str]:
+        """Columns of the examples that no row may lack."""
+        return [self.data.user, self.data.item, self.data.time, LABEL]
 
     @property
     def compared_columns(self) -> list[str]:

@@ -14,11 +14,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
-from configs.features import RawColumn
+from configs.features import LABEL, RawColumn
 from configs.model import Model, Training
 from models.export import export
 from models.registry import build_model
-from transforms.preprocessing import LABEL, read_features
+from transforms.preprocessing import read_features
 from transforms.transformed import TransformedFeature, model_inputs, transformed_feature_spec, transformed_features
 
 HISTORY_FILE = "training.json"

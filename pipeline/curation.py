@@ -11,7 +11,6 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.orchestration import metadata
 from tfx.types import artifact_utils
 
-from components.ingest.rows import LABEL
 from components.schema import column_types, infer_schema, load_statistics, read_schema
 from configs import Config, ConfigError
 
@@ -53,8 +52,7 @@ def schema_change(config: Config) -> SchemaChange:
     and columns follow the data. Raises ConfigError where no run has made statistics yet.
     """
     statistics = _newest_statistics(config)
-    required = [config.data.user, config.data.item, config.data.time, LABEL]
-    inferred = infer_schema(statistics, column_types(config), required)
+    inferred = infer_schema(statistics, column_types(config), config.required_columns)
     path = config.schema_path
     old = schema_pb2.Schema()
     if os.path.exists(path):

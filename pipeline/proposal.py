@@ -28,7 +28,6 @@ from components.ingest.rows import RowTyper
 from components.schema import column_types, infer_schema
 from configs import Config, ConfigError, config_from_tree
 from configs.data import Data
-from configs.features import LABEL
 
 _SAMPLE_ROWS = 200_000
 _MANY_VALUES = 1_000_000
@@ -108,8 +107,8 @@ class Proposal:
         )
         statistics = stats_impl.generate_statistics_in_memory(batch, StatsOptions())
         assert isinstance(statistics, statistics_pb2.DatasetFeatureStatisticsList)
-        required = [config.data.user, config.data.item, config.data.time, LABEL]
-        return text_format.MessageToString(infer_schema(statistics, column_types(config), required), as_utf8=True)
+        schema = infer_schema(statistics, column_types(config), config.required_columns)
+        return text_format.MessageToString(schema, as_utf8=True)
 
 
 def propose(source: str, name: str | None, given: Mapping[str, str | None]) -> Proposal:

@@ -7,7 +7,7 @@ import os
 from glob import glob
 from typing import Any
 
-from pipeline.nodes import Outcome, State
+from pipeline.nodes import Outcome
 
 _MAX_FINDINGS = 8
 
@@ -63,11 +63,6 @@ def verdict(outcome: Outcome) -> dict[str, Any]:
 def counts(outcome: Outcome) -> dict[str, int]:
     """Return ingest's counts."""
     return _read(f"{outcome.uri('report')}/counts.json")
-
-
-def is_news(outcome: Outcome) -> bool:
-    """Say whether a node is worth a line of its own in the terminal: bookkeeping that found nothing new is not."""
-    return not outcome.node.startswith("Last") or outcome.state is State.REFUSED
 
 
 def _finding(finding: dict[str, Any]) -> str:

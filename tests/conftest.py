@@ -110,7 +110,8 @@ def sample(tmp_path_factory) -> Sample:
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from pydantic import TypeAdapter
 
-    from transforms.preprocessing import LABEL, preprocessing_fn
+    from configs.features import LABEL
+    from transforms.preprocessing import preprocessing_fn
     from transforms.raw import raw_feature_spec
 
     folder = tmp_path_factory.mktemp("sample")

@@ -13,10 +13,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from pydantic import TypeAdapter
 
-from configs.features import MISSING_TIME, Bucketized, Crossed, Feature, Hashed, Numeric, Time, Vocabulary
+from configs.features import LABEL, MISSING_TIME, Bucketized, Crossed, Feature, Hashed, Numeric, Time, Vocabulary
 from transforms.raw import is_given
 
-LABEL = "label"
 AGE_BUCKETS = 32
 _FEATURES: TypeAdapter[dict[str, Feature]] = TypeAdapter(dict[str, Feature])
 _MISSING = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}

@@ -8,8 +8,8 @@ from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
-from transforms.preprocessing import AGE_BUCKETS, LABEL
+from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from transforms.preprocessing import AGE_BUCKETS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
 

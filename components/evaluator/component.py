@@ -23,8 +23,8 @@ from components.evaluator import gates
 from components.evaluator.metrics import BinaryMetrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
-from components.ingest.rows import LABEL
 from configs import Config, canonical_json
+from configs.features import LABEL
 from configs.gates import BLESSED, Evaluation
 
 JUDGED_SPLIT = "test"

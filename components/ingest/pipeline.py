@@ -19,10 +19,10 @@ from apache_beam.pvalue import AsSingleton
 
 from components.ingest import reading, splitting
 from components.ingest.files import LogFile
-from components.ingest.rows import LABEL, RowTyper
+from components.ingest.rows import RowTyper
 from components.ingest.splitting import ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
 from configs.data import Data
-from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, RawColumn
+from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, RawColumn
 
 _BAND_STARTS = np.array([0, 1, 10, 50, 200])
 assert len(_BAND_STARTS) == len(ACTIVITY_BANDS)

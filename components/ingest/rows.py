@@ -15,9 +15,8 @@ from components.ingest.files import LogFile
 from components.ingest.reading import VALUE_SEPARATOR, Block
 from components.refusal import RefusedError
 from configs.data import Data, Label, TimeUnit
-from configs.features import RawColumn
+from configs.features import LABEL, RawColumn
 
-LABEL = "label"
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _MISSING_NUMBERS = ["", "NA", "N/A", "nan", "NaN", "NAN", "null", "NULL", "None", r"\N"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

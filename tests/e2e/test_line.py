@@ -37,12 +37,9 @@ def test_the_second_run_takes_everything_from_cache_and_pushes_nothing(ran, capf
 def test_a_version_that_is_gone_from_the_folder_is_pushed_again(ran):
     before = ran.versions
     before[-1].rename(ran.folder / "taken-away")
-    try:
-        assert ran.recsys("run", ran.config) == 0
-        assert len(ran.versions) == 1
-        assert int(ran.versions[-1].name) > int(before[-1].name)
-    finally:
-        pass
+    assert ran.recsys("run", ran.config) == 0
+    assert len(ran.versions) == 1
+    assert int(ran.versions[-1].name) > int(before[-1].name)
 
 
 def test_changed_training_trains_again_and_ingests_nothing(ran, capfd):
@@ -58,6 +55,31 @@ def test_changed_training_trains_again_and_ingests_nothing(ran, capfd):
     assert states["Trainer"] == states["Evaluator"] == states["Pusher"] == "done"
     assert "last blessed" in said
     assert len(ran.versions) == versions + 1
+
+
+def test_node_by_node_is_the_same_as_a_run_and_safe_to_call_again(ran, capfd):
+    from configs import load_config
+    from pipeline.nodes import Graph
+
+    graph = Graph(load_config(ran.config))
+    for up, down in graph.edges():
+        assert graph.nodes.index(up) < graph.nodes.index(down)
+    versions = len(ran.versions)
+    for node in graph.nodes:
+        assert ran.recsys("run-node", ran.config, "--node", node, "--run-id", "by-hand") == 0
+    said = capfd.readouterr().out
+    assert "Trainer: cached" in said
+    assert "model: " in said
+    for node in ("Ingest", "Pusher"):
+        assert ran.recsys("run-node", ran.config, "--node", node, "--run-id", "by-hand") == 0
+    assert versions == len(ran.versions)
+
+
+def test_a_node_whose_inputs_are_not_there_fails_and_says_so(ran, capfd):
+    assert ran.recsys("run-node", ran.config, "--node", "Transform", "--run-id", "nothing-before-it") == 1
+    assert "inputs are not there" in capfd.readouterr().err
+    assert ran.recsys("run-node", ran.config, "--node", "Transfrom", "--run-id", "any") == 2
+    assert "choose from Ingest" in capfd.readouterr().err
 
 
 def test_the_served_model_answers_known_and_unknown_users(ran, capfd):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from components.ingest.reading import Block
-from components.ingest.rows import LABEL, RowTyper
-from configs.features import MISSING_TIME, RawColumn
+from components.ingest.rows import RowTyper
+from configs.features import LABEL, MISSING_TIME, RawColumn
 from tests.components.ingest.conftest import data
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.ingest import splitting
-from components.ingest.rows import LABEL
 from components.ingest.splitting import SPLIT_COLUMN
 from configs.data import Split
+from configs.features import LABEL
 from tests.components.ingest.conftest import data
 
 EVENTS = st.lists(
