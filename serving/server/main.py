@@ -174,6 +174,7 @@ def loader(options: ServerOptions, metrics: Any) -> Any:
     tags = frozenset(options.saved_model_tags.split(","))
 
     def load(path: pathlib.Path, model: str) -> SavedModelBundle:
+        before = _snapshot(path)
         bundle = SavedModelBundle(
             path,
             tags=tags,
@@ -185,12 +186,23 @@ def loader(options: ServerOptions, metrics: Any) -> Any:
                 count = run_warmup(path, lambda record: replay(bundle, record), metrics)
                 if count:
                     log.info("Finished warmup of model %s version %s with %d records", model, path.name, count)
+            if _snapshot(path) != before:
+                raise ServingError(_unavailable(), f"{path} changed while it was loaded: it is still being copied")
         except BaseException:
             bundle.close()
             raise
         return bundle
 
     return load
+
+
+def _snapshot(path: pathlib.Path) -> list[tuple[str, int, int]]:
+    """Every file under a version's folder with its size and time: a version that changes is not whole yet."""
+    return sorted(
+        (str(file), status.st_size, status.st_mtime_ns)
+        for file in path.rglob("*")
+        if (status := file.stat()) and not file.is_dir()
+    )
 
 
 def _unavailable() -> Any:

@@ -89,6 +89,10 @@ class RestHandler:
             return await asyncio.wait_for(request.read(), self._timeout)
         except web.HTTPRequestEntityTooLarge as error:
             raise ServingError(Code.RESOURCE_EXHAUSTED, f"The request body is too large: {error.text}") from error
+        except TimeoutError:
+            raise
+        except Exception as error:  # each decompressor has errors of its own
+            raise invalid_argument(f"The request body cannot be read: {error}") from error
 
     async def _infer(self, match: re.Match[str], body: bytes) -> bytes:
         spec = _model_spec(match)
@@ -179,8 +183,6 @@ def _failure(error: Exception) -> ServingError:
         return ServingError(Code.DEADLINE_EXCEEDED, "The request took longer than --rest_api_timeout_in_ms.")
     if isinstance(error, web.HTTPException):
         return ServingError(Code.INVALID_ARGUMENT, error.text or error.reason)
-    if type(error).__name__ in {"ContentEncodingError", "ClientConnectionResetError", "BadHttpMessage"}:
-        return invalid_argument(str(error))
     return from_exception(error)
 
 
