@@ -21,7 +21,7 @@ from tests.serving.test_model_server import poll
 pytestmark = pytest.mark.slow
 
 SOAK = bool(os.environ.get("SOAK"))
-SWAPS = 100 if SOAK else 14
+SWAPS = 100 if SOAK else 9
 CLIENTS = 2  # of each protocol
 PAUSE_SECONDS = 0.005
 
