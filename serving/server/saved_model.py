@@ -133,7 +133,11 @@ class CSession:
         session = self._session
         if session is None:
             raise ServingError(Code.UNAVAILABLE, "The model was unloaded while the request ran.")
-        return self._c.TF_SessionRunCallable(session, handle, feeds, None)
+        try:
+            return self._c.TF_SessionRunCallable(session, handle, feeds, None)
+        except UnicodeDecodeError as error:
+            # TensorFlow quotes the bytes it could not read, and its binding then fails to make a message of them.
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
 
     def close(self) -> None:
         """Free graph and variables."""
