@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo test bench-serving soak-serving bench-evaluator bench-ingest bench-movielens
+.PHONY: help setup lint docs demo test bench-serving bench-evaluator bench-ingest bench-movielens soak-serving
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,9 +28,6 @@ test: lint ## everything that proves it works
 bench-serving: setup ## the model server against a naive one, both in one run
 	@$(RUN)/python -m benchmarks.serving
 
-soak-serving: setup ## 100 version swaps under load, 10,000 malformed requests: the full sizes
-	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py tests/serving/test_malformed.py
-
 bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 	$(RUN)/python -m benchmarks.evaluator
 
@@ -39,3 +36,6 @@ bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 
 bench-movielens: setup ## MovieLens-100K: DeepFM and baselines, three seeds, two splits
 	@$(RUN)/recsys data movielens && $(RUN)/python -m benchmarks.movielens
+
+soak-serving: setup ## 100 version swaps under constant load
+	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py

@@ -14,7 +14,7 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import data, doctor, init, predict, run, schema
+from pipeline.commands import data, deploy, doctor, init, predict, release, run, schema
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -33,6 +33,8 @@ app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
+app.add_typer(release.app, name="release")
+app.add_typer(deploy.app, name="deploy")
 
 
 @app.callback()

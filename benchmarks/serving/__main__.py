@@ -58,13 +58,23 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
 
 
-def load(port: int, *, rows: int, in_flight: int, seconds: float, protocol: str = "grpc") -> dict[str, float]:
-    flags = {"port": port, "rows": rows, "in-flight": in_flight, "seconds": seconds, "protocol": protocol}
-    command = [sys.executable, "-m", "benchmarks.serving.load", *(f"--{name}={value}" for name, value in flags.items())]
-    done = subprocess.run(
-        command, cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, timeout=300
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+class LoadClient:
+    """The client process; one for the whole run, so that its start is not in anybody's figures."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.serving.load"]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def measure(self, **task: object) -> dict[str, float]:
+        self._process.stdin.write(json.dumps(task).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
@@ -87,18 +97,26 @@ def main() -> None:
         ours = python(
             "serving.server.main", f"--port={ports['ours']}", f"--rest_api_port={ports['rest']}", "--model_name=deepfm",
             f"--model_base_path={base}", "--enable_batching", f"--batching_parameters_file={parameters}",
+            "--tensorflow_intra_op_parallelism=1",
         )  # fmt: skip
+        client = LoadClient()
         try:
             for name, process in (("naive", naive), ("ours", ours), ("rest", ours)):
                 wait_for(ports[name], process)
-            run(ports, {"naive": naive, "ours": ours, "rest": ours}, options)
+            run(ports, {"naive": naive, "ours": ours, "rest": ours}, client, options)
         finally:
+            client.close()
             for process in (naive, ours):
                 process.kill()
                 process.wait()
 
 
-def run(ports: dict[str, int], processes: dict[str, subprocess.Popen[bytes]], options: argparse.Namespace) -> None:
+def run(
+    ports: dict[str, int],
+    processes: dict[str, subprocess.Popen[bytes]],
+    client: LoadClient,
+    options: argparse.Namespace,
+) -> None:
     scenarios = [("b1_c16", 1, 16), ("b1_c64", 1, 64), ("b100", 100, 16)]
     seen: dict[tuple[str, str], list[dict[str, float]]] = {}
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; medians of {options.rounds} rounds")
@@ -107,7 +125,9 @@ def run(ports: dict[str, int], processes: dict[str, subprocess.Popen[bytes]], op
             for side in ("naive", "ours", *(["rest"] if rows > 1 else [])):
                 before = cpu_seconds(processes[side])
                 protocol = "rest" if side == "rest" else "grpc"
-                figures = load(ports[side], rows=rows, in_flight=in_flight, seconds=options.seconds, protocol=protocol)
+                figures = client.measure(
+                    protocol=protocol, port=ports[side], rows=rows, in_flight=in_flight, seconds=options.seconds
+                )
                 # The warm second before the clock started is served too, at about the same rate.
                 served = figures["requests"] * (1 + 1 / options.seconds)
                 figures["cpu_us"] = (cpu_seconds(processes[side]) - before) / served * 1e6

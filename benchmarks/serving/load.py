@@ -1,14 +1,15 @@
 """A closed-loop client in a process of its own: so many requests in flight, each answered before the next.
 
-Requests are made before the clock starts, so that what is measured is the server and not the client's Python.
-Prints one JSON object: requests, seconds, and latency percentiles in milliseconds.
+Reads one JSON object a line (protocol, port, rows, in_flight, seconds) and answers each with another (requests, rate,
+latency percentiles in milliseconds). Requests are made before the clock starts, so that what is measured is the server
+and not the client's Python.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
+import sys
 import time
 
 import aiohttp
@@ -20,7 +21,9 @@ from tensorflow_serving.apis import predict_pb2
 
 from benchmarks.serving.deepfm import BUCKETS, FIELDS
 
+MODEL = "deepfm"
 DISTINCT = 64
+WARM_SECONDS = 1.0
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -63,38 +66,31 @@ async def measure(send, bodies: list[bytes], in_flight: int, seconds: float) -> 
     return {"requests": len(latencies), "seconds": took, "qps": len(latencies) / took, "p50_ms": p50, "p99_ms": p99}
 
 
-async def run(options: argparse.Namespace) -> dict[str, float]:
-    if options.protocol == "grpc":
-        bodies = [grpc_request(options.model, options.rows, seed) for seed in range(DISTINCT)]
-        limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{options.port}", options=limits) as channel:
+async def run(task: dict) -> dict[str, float]:
+    in_flight, rows, port = task["in_flight"], task["rows"], task["port"]
+    if task["protocol"] == "grpc":
+        bodies = [grpc_request(MODEL, rows, seed) for seed in range(DISTINCT)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_unary(PREDICT)
             await asyncio.wait_for(channel.channel_ready(), 60)
-            await measure(call, bodies, options.in_flight, options.warm_seconds)
-            return await measure(call, bodies, options.in_flight, options.seconds)
-    bodies = [rest_request(options.rows, seed) for seed in range(DISTINCT)]
-    url = f"http://127.0.0.1:{options.port}/v1/models/{options.model}:predict"
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=options.in_flight)) as session:
+            await measure(call, bodies, in_flight, WARM_SECONDS)
+            return await measure(call, bodies, in_flight, task["seconds"])
+    bodies = [rest_request(rows, seed) for seed in range(DISTINCT)]
+    url = f"http://127.0.0.1:{port}/v1/models/{MODEL}:predict"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
 
         async def post(body: bytes) -> None:
             async with session.post(url, data=body) as response:
                 await response.read()
                 response.raise_for_status()
 
-        await measure(post, bodies, options.in_flight, options.warm_seconds)
-        return await measure(post, bodies, options.in_flight, options.seconds)
+        await measure(post, bodies, in_flight, WARM_SECONDS)
+        return await measure(post, bodies, in_flight, task["seconds"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--protocol", choices=("grpc", "rest"), default="grpc")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--model", default="deepfm")
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--warm-seconds", type=float, default=1)
-    print(json.dumps(uvloop.run(run(parser.parse_args()))))
+    for line in sys.stdin:
+        print(json.dumps(uvloop.run(run(json.loads(line)))), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,16 @@ def predict(
     user: Annotated[str, typer.Option(help="The user's id, as in the logs.")],
     top: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Server to ask: grpc://host:port, http://host:port or unix:/socket; default: in this process."
+        ),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="With --target: a version label such as stable.")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Rank all known items for a user with the newest served version, in this process."""
+    """Rank all known items for a user with the newest served version."""
     import json
 
     from rich.console import Console
@@ -39,8 +46,10 @@ def predict(
         catalogue = Catalogue(manifest["artifacts"]["catalogue"], settings)
         known = catalogue.user(user)
         items = catalogue.items()
-        with connect(newest.absolute().as_uri(), settings.model_name) as client:
-            scores = client.rank({settings.data.user: user, **known}, items.columns)
+        with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
+            one = {name: [value] for name, value in {settings.data.user: user, **known}.items()}
+            prediction = client.predict({**items.columns, **one}, signature="rank")
+        scores = prediction.outputs["scores"]
         best = scores.argsort(kind="stable")[::-1][:top]
         rows: list[dict[str, Any]] = [
             {"rank": place + 1, "item": items.ids[i], "name": items.names[i], "score": round(float(scores[i]), 6)}
@@ -48,7 +57,7 @@ def predict(
         ]
         answer = {
             "model": settings.model_name,
-            "version": int(newest.name),
+            "version": prediction.version,
             "user": user,
             "known": bool(known),
             "items": rows,
@@ -63,4 +72,6 @@ def predict(
         for row in rows:
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
-        console.print(f"best of {len(scores):,} items, says {settings.model_name} version {newest.name}")
+        console.print(
+            f"best of {len(scores):,} items, says {settings.model_name} version {prediction.version or label or 'served'}"
+        )

@@ -26,6 +26,9 @@ from serving.server.tensor_proto import Column, as_array
 
 # A run expected to be shorter than this is made on the event loop's own thread: waking another one costs as much.
 INLINE_MICROS = 300.0
+# A run that took so many times as long sends its like to threads for so many runs: the loop must not be held up twice.
+DISTRUST_FACTOR = 20
+DISTRUST_RUNS = 500
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,16 @@ class Runtime:
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="session-run")
         self._inline_micros = inline_micros
         self._micros: dict[tuple[int, int], float] = {}
+        self._distrusted: dict[tuple[int, int], int] = {}
 
     def is_short(self, key: int, rows: int) -> bool:
         """Whether a run of so many rows is expected to be over before a thread would have woken."""
-        return self._micros.get((key, rows.bit_length()), float("inf")) < self._inline_micros
+        slot = (key, rows.bit_length())
+        left = self._distrusted.get(slot)
+        if left:
+            self._distrusted[slot] = left - 1
+            return False
+        return self._micros.get(slot, float("inf")) < self._inline_micros
 
     def timed(self, key: int, rows: int, work: Callable[[], Any]) -> tuple[Any, float]:
         """Do `work` here and remember how long it took; returns its result and the microseconds."""
@@ -87,6 +96,8 @@ class Runtime:
         known = self._micros.get(slot)
         # Near the shortest time seen: what is more is waiting for a core or for the interpreter, not the model.
         self._micros[slot] = micros if known is None else min(micros, known * 1.02)
+        if micros > DISTRUST_FACTOR * self._inline_micros:  # the run time depends on more than the rows
+            self._distrusted[slot] = DISTRUST_RUNS
         return result, micros
 
     def submit(self, key: int, rows: int, work: Callable[[], Any]) -> concurrent.futures.Future[tuple[Any, float]]:
@@ -103,6 +114,7 @@ class Runtime:
         """Drop what is known of versions that are gone."""
         gone = set(keys)
         self._micros = {slot: micros for slot, micros in self._micros.items() if slot[0] not in gone}
+        self._distrusted = {slot: left for slot, left in self._distrusted.items() if slot[0] not in gone}
 
     def close(self) -> None:
         """Start nothing more."""

@@ -58,7 +58,10 @@ _OWN_FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("max_batch_rows", 0, "Rows of one request; more get INVALID_ARGUMENT. 0: no limit."),
     ("max_message_bytes", 2**31 - 1, "Size of one request on either protocol; larger get RESOURCE_EXHAUSTED."),
     ("num_session_threads", 4, "Threads for runs too long for the event loop."),
+    ("num_processes", 1, "Server processes behind the port."),
     ("shutdown_grace_seconds", 30.0, "How long requests in flight may take to end after SIGTERM."),
+    ("worker_sockets", "", "Set by the server itself for its processes."),
+    ("worker_number", 0, "Set by the server itself for its processes."),
 )  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def parse(argv: Sequence[str]) -> ServerOptions:
         )
     if not flags["port"] and not flags["grpc_socket_path"]:
         raise invalid_argument("--port is 0 and --grpc_socket_path is not given: there is nothing to listen on")
-    for name in ("max_concurrent_requests", "max_message_bytes", "num_session_threads"):
+    for name in ("max_concurrent_requests", "max_message_bytes", "num_session_threads", "num_processes"):
         if flags[name] < 1:
             raise invalid_argument(f"--{name} must be positive; got {flags[name]}")
     batching = None

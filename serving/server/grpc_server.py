@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from serving.server import workers
 from serving.server.prediction_service import PredictionService, model_name, parse_request, rpcs
 from serving.server.status import ServingError, from_exception
 
@@ -39,6 +40,9 @@ class _Handlers(grpc.GenericRpcHandler):
         handlers: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {PREDICT: self._predict}
         for method, (kind, handler) in rpcs(service).items():
             handlers[method] = self._message_rpc(method.rpartition("/")[2], kind, handler)
+        if service.peers is not None:
+            handlers[workers.RELOAD] = self._peer_reload
+            handlers[workers.METRICS] = self._peer_metrics
         self._handlers = {
             method: grpc.unary_unary_rpc_method_handler(behavior) for method, behavior in handlers.items()
         }
@@ -59,6 +63,20 @@ class _Handlers(grpc.GenericRpcHandler):
             raise
         service.account(model, "Predict", "GRPC", start)
         return response
+
+    async def _peer_reload(self, data: bytes, context: Any) -> bytes:
+        from tensorflow_serving.apis import model_management_pb2
+
+        try:
+            await self._service.reload(parse_request(model_management_pb2.ReloadConfigRequest, data).config)
+        except Exception as error:
+            failure = from_exception(error)
+            await context.abort(failure.code, failure.message)
+            raise
+        return b""
+
+    async def _peer_metrics(self, data: bytes, context: Any) -> bytes:
+        return self._service.metrics.text().encode()
 
     def _message_rpc(self, api: str, kind: Any, handler: Any) -> Callable[[bytes, Any], Awaitable[bytes]]:
         service = self._service
@@ -105,12 +123,14 @@ def make_server(
     max_message_bytes: int = INT32_MAX,
     health: bool = False,
     reflection: bool = False,
+    share_port: bool = False,
 ) -> tuple[grpc.aio.Server, Any]:
     """The server, without ports yet, and its health servicer or None."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", INT32_MAX),
-        ("grpc.so_reuseport", 0),  # two servers on one port would each get half of the requests, and nobody would know
+        # Two servers on one port would each get half of the requests, and nobody would know; workers want just that.
+        ("grpc.so_reuseport", int(share_port)),
     ]
     given = {key for key, _ in arguments}
     server = grpc.aio.server(options=[*(pair for pair in options if pair[0] not in given), *arguments])

@@ -37,6 +37,7 @@ class ModelServer:
         from serving.server.metrics import ServerMetrics
         from serving.server.prediction_service import Admission, PredictionService
         from serving.server.server_core import ServerCore, ServerCoreOptions
+        from serving.server.workers import Peers
 
         options = self.options
         loop = asyncio.get_running_loop()
@@ -57,7 +58,8 @@ class ModelServer:
             metrics,
         )
         admission = Admission(options.max_concurrent_requests, metrics)
-        service = PredictionService(core, metrics, admission, options.max_batch_rows)
+        peers = Peers(options.worker_sockets, options.worker_number) if options.worker_sockets else None
+        service = PredictionService(core, metrics, admission, options.max_batch_rows, peers)
         arguments = grpc_server.channel_arguments(options.grpc_channel_arguments)
 
         core.start_polling()
@@ -78,6 +80,7 @@ class ModelServer:
             max_message_bytes=options.max_message_bytes,
             health=options.enable_grpc_healthcheck_service,
             reflection=options.enable_grpc_reflection,
+            share_port=bool(options.worker_sockets),
         )
         self._bind(server)
         await server.start()
@@ -106,6 +109,7 @@ class ModelServer:
 
     def _bind(self, server: Any) -> None:
         from serving.server import grpc_server
+        from serving.server.workers import socket_path
 
         options = self.options
         if options.port:
@@ -117,7 +121,10 @@ class ModelServer:
                     server.add_insecure_port(address)
             except RuntimeError as error:
                 raise ServingError(_unavailable(), f"cannot listen on {address}: {error}") from error
-        if options.grpc_socket_path:
+        if options.worker_sockets:
+            path = socket_path(options.worker_sockets, options.worker_number)
+            server.add_insecure_port(f"unix:{path}")
+        if options.grpc_socket_path and not options.worker_number:  # a path cannot be shared: the first worker has it
             pathlib.Path(options.grpc_socket_path).unlink(missing_ok=True)  # a killed server leaves its socket behind
             server.add_insecure_port(f"unix:{options.grpc_socket_path}")
             log.info("Running gRPC ModelServer at UNIX socket %s ...", options.grpc_socket_path)
@@ -137,7 +144,12 @@ class ModelServer:
         context = rest_server.ssl_context(options.ssl_config) if options.ssl_config is not None else None
         try:
             runner = await rest_server.start(
-                handler, options.host, options.rest_api_port, options.max_message_bytes, context
+                handler,
+                options.host,
+                options.rest_api_port,
+                options.max_message_bytes,
+                context,
+                share_port=bool(options.worker_sockets),
             )
         except OSError as error:
             raise ServingError(
@@ -174,6 +186,7 @@ def loader(options: ServerOptions, metrics: Any) -> Any:
     tags = frozenset(options.saved_model_tags.split(","))
 
     def load(path: pathlib.Path, model: str) -> SavedModelBundle:
+        before = _snapshot(path)
         bundle = SavedModelBundle(
             path,
             tags=tags,
@@ -185,12 +198,23 @@ def loader(options: ServerOptions, metrics: Any) -> Any:
                 count = run_warmup(path, lambda record: replay(bundle, record), metrics)
                 if count:
                     log.info("Finished warmup of model %s version %s with %d records", model, path.name, count)
+            if _snapshot(path) != before:
+                raise ServingError(_unavailable(), f"{path} changed while it was loaded: it is still being copied")
         except BaseException:
             bundle.close()
             raise
         return bundle
 
     return load
+
+
+def _snapshot(path: pathlib.Path) -> list[tuple[str, int, int]]:
+    """Every file under a version's folder with its size and time: a version that changes is not whole yet."""
+    return sorted(
+        (str(file), status.st_size, status.st_mtime_ns)
+        for file in path.rglob("*")
+        if (status := file.stat()) and not file.is_dir()
+    )
 
 
 def _unavailable() -> Any:
@@ -215,6 +239,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.version:
         _print_version()
         return
+    if options.num_processes > 1 and not options.worker_sockets:
+        from serving.server.workers import supervise
+
+        sys.exit(supervise(arguments, options.num_processes))
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     code = 0
     try:

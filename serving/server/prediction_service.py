@@ -34,6 +34,7 @@ from serving.server.saved_model import (
 from serving.server.server_core import Servable, ServerCore
 from serving.server.status import Code, ServingError, from_exception, invalid_argument
 from serving.server.tensor_proto import Column
+from serving.server.workers import METRICS, RELOAD, RELOAD_SECONDS, Peers, merge_metrics
 
 SIGNATURE_DEF_FIELD = "signature_def"
 
@@ -82,11 +83,19 @@ class Admission:
 class PredictionService:
     """Answers requests. Every method raises ServingError for what the client is to be told."""
 
-    def __init__(self, core: ServerCore, metrics: ServerMetrics, admission: Admission, max_rows: int = 0):
+    def __init__(
+        self,
+        core: ServerCore,
+        metrics: ServerMetrics,
+        admission: Admission,
+        max_rows: int = 0,
+        peers: Peers | None = None,
+    ):
         self.core = core
         self.metrics = metrics
         self.admission = admission
         self.logger = RequestLogger(metrics)
+        self.peers = peers
         self._max_rows = max_rows
 
     # Predict
@@ -266,11 +275,33 @@ class PredictionService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        await self.core.reload(request.config)
-        self.logger.configure(request.config)
+        await self.reload(request.config)
+        if self.peers is not None:
+            await self._reload_peers(request)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         return response
+
+    async def reload(self, config: Any) -> None:
+        """Serve a ModelServerConfig in this process."""
+        await self.core.reload(config)
+        self.logger.configure(config)
+
+    async def _reload_peers(self, request: Any) -> None:
+        import grpc
+
+        assert self.peers is not None
+        try:
+            await self.peers.ask(RELOAD, request.SerializeToString(), RELOAD_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise ServingError(error.code(), f"Another process of the server refused: {error.details()}") from error
+
+    async def metrics_page(self) -> str:
+        """Prometheus' page, for all processes of the server."""
+        if self.peers is None:
+            return self.metrics.text()
+        pages = await self.peers.ask(METRICS, b"")
+        return merge_metrics([self.metrics.text(), *(page.decode() for page in pages)])
 
     # Accounts
 

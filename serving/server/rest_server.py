@@ -57,7 +57,7 @@ class RestHandler:
         start = time.perf_counter()
         path = request.rel_url.raw_path
         if path == self._metrics_path and request.method == "GET":
-            return web.Response(text=self._service.metrics.text(), content_type="text/plain")
+            return web.Response(text=await self._service.metrics_page(), content_type="text/plain")
         match = _PREDICTION_PATH.fullmatch(path) if request.method == "POST" else None
         status = _STATUS_PATH.fullmatch(path) if request.method == "GET" else None
         try:
@@ -89,6 +89,10 @@ class RestHandler:
             return await asyncio.wait_for(request.read(), self._timeout)
         except web.HTTPRequestEntityTooLarge as error:
             raise ServingError(Code.RESOURCE_EXHAUSTED, f"The request body is too large: {error.text}") from error
+        except TimeoutError:
+            raise
+        except Exception as error:  # each decompressor has errors of its own
+            raise invalid_argument(f"The request body cannot be read: {error}") from error
 
     async def _infer(self, match: re.Match[str], body: bytes) -> bytes:
         spec = _model_spec(match)
@@ -179,8 +183,6 @@ def _failure(error: Exception) -> ServingError:
         return ServingError(Code.DEADLINE_EXCEEDED, "The request took longer than --rest_api_timeout_in_ms.")
     if isinstance(error, web.HTTPException):
         return ServingError(Code.INVALID_ARGUMENT, error.text or error.reason)
-    if type(error).__name__ in {"ContentEncodingError", "ClientConnectionResetError", "BadHttpMessage"}:
-        return invalid_argument(str(error))
     return from_exception(error)
 
 
@@ -204,6 +206,7 @@ async def start(
     port: int,
     max_body_bytes: int,
     context: ssl.SSLContext | None = None,
+    share_port: bool = False,
 ) -> web.ServerRunner:
     """Listen on `host`:`port`; the runner's cleanup() stops it."""
 
@@ -214,5 +217,5 @@ async def start(
     server = web.Server(handler, request_factory=make_request, access_log=None)
     runner = web.ServerRunner(server, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024, reuse_port=share_port).start()
     return runner

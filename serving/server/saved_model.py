@@ -25,6 +25,7 @@ PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 _INIT_OP_KEYS = ("saved_model_main_op", "legacy_init_op")
+_VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _INIT_OP_SIGNATURE = "__saved_model_init_op"
 # Signatures that TensorFlow keeps for itself; never callable by a client.
 _RESERVED_SIGNATURES = frozenset({_INIT_OP_SIGNATURE, "__saved_model_train_op"})
@@ -132,7 +133,11 @@ class CSession:
         session = self._session
         if session is None:
             raise ServingError(Code.UNAVAILABLE, "The model was unloaded while the request ran.")
-        return self._c.TF_SessionRunCallable(session, handle, feeds, None)
+        try:
+            return self._c.TF_SessionRunCallable(session, handle, feeds, None)
+        except UnicodeDecodeError as error:
+            # TensorFlow quotes the bytes it could not read, and its binding then fails to make a message of them.
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
 
     def close(self) -> None:
         """Free graph and variables."""
@@ -211,7 +216,7 @@ class SavedModelBundle:
         if saver.restore_op_name and variables.with_name("variables.index").exists():
             feeds = [saver.filename_tensor_name, *assets]
             RunCallable(self._session, feeds, [], [saver.restore_op_name])([_string(str(variables)), *values])
-        elif saver.restore_op_name and variables.parent.is_dir() and any(variables.parent.iterdir()):
+        elif saver.restore_op_name and _has_variables(meta_graph.graph_def):
             raise ServingError(Code.NOT_FOUND, f"{variables}.index is missing: the version is not whole")
         init = _init_op(meta_graph)
         if init:
@@ -250,6 +255,11 @@ def _meta_graph(path: pathlib.Path, tags: frozenset[str]) -> Any:
         f"Could not find meta graph def matching supplied tags: {{ {' '.join(sorted(tags))} }} in {path}; "
         f"it has {found}.",
     )
+
+
+def _has_variables(graph_def: Any) -> bool:
+    bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+    return any(node.op in _VARIABLE_OPS for body in bodies for node in body)
 
 
 def _init_op(meta_graph: Any) -> str:

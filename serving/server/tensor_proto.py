@@ -50,7 +50,10 @@ def column(tensor: Any, declared: Input, position: int = 0) -> Column:
         values = _VALUES[dtype](tensor)[:]
         if values and len(values) == dims[0].size:
             return values
-    return _array(tensor, declared, tuple(dim.size for dim in dims))
+    try:
+        return _array(tensor, declared, tuple(dim.size for dim in dims))
+    except (TypeError, ValueError, OverflowError, IndexError, MemoryError) as error:
+        raise invalid_argument(f"tensor parsing error: {declared.name}: {error}") from error
 
 
 def as_array(values: Column, declared: Input) -> np.ndarray:
@@ -74,10 +77,7 @@ def _array(tensor: Any, declared: Input, shape: tuple[int, ...]) -> np.ndarray:
 
         if count > MAX_REPEATED_ELEMENTS:
             raise _too_large(declared, shape)
-        try:
-            return tf.make_ndarray(tensor)
-        except (TypeError, ValueError) as error:
-            raise invalid_argument(f"tensor parsing error: {declared.name}: {error}") from error
+        return tf.make_ndarray(tensor)
     if tensor.tensor_content:
         if declared.dtype == _STRING or len(tensor.tensor_content) != count * declared.numpy.itemsize:
             raise invalid_argument(

@@ -199,3 +199,21 @@ def _inputs(path: pathlib.Path) -> dict[str, object]:
 
     saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     return dict(saved_model.meta_graphs[0].signature_def["serving_default"].inputs)
+
+
+def spinning(folder: pathlib.Path) -> pathlib.Path:
+    """y = turns, counted one by one: a request as slow as its largest row asks for."""
+    import tensorflow as tf
+
+    class Spinning(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="turns")])
+        def serve(self, turns):
+            most = tf.reduce_max(turns)
+            made = tf.while_loop(lambda n, y: n < most, lambda n, y: (n + 1, tf.minimum(y + 1, turns)), [
+                tf.constant(0, tf.int64), tf.zeros_like(turns)
+            ])  # fmt: skip
+            return {"y": made[1]}
+
+    module = Spinning()
+    tf.saved_model.save(module, str(folder / "1"), signatures=module.serve)
+    return folder / "1"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import pathlib
+import subprocess
 import time
 import types
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import grpc
@@ -15,9 +17,11 @@ import pytest
 from google.protobuf import text_format, wrappers_pb2
 
 from tests.serving import saved_models
+from tests.serving.conftest import unused_port
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 20.0
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def poll(check, seconds: float = 30.0):
@@ -423,6 +427,61 @@ def test_prometheus(server):
     )
     assert ":tensorflow:serving:request_latency_sum" in text
     assert "half_plus_two" in text
+
+
+@pytest.fixture(scope="module")
+def prometheus_folder():
+    done = subprocess.run(["deploy/prometheus.sh"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no Prometheus here: {done.stderr.strip()}")
+    return pathlib.Path(done.stdout.strip().splitlines()[-1])
+
+
+def test_a_real_prometheus_scrapes_it_and_every_query_works(server, stubs, prometheus_folder, tmp_path):
+    from serving import deploy_files
+
+    deployment = deploy_files.Deployment("half_plus_two", "/models/half_plus_two", rest_port=server.rest_port)
+    deploy_files.write(deployment, tmp_path)
+    subprocess.run([prometheus_folder / "promtool", "check", "rules", "alerts.yml"], cwd=tmp_path, check=True)
+    scrape = (tmp_path / "prometheus.yml").read_text()
+    scrape = scrape.replace(f"serving:{server.rest_port}", server.rest_address).replace("15s", "1s")
+    (tmp_path / "prometheus.yml").write_text(scrape)
+    subprocess.run([prometheus_folder / "promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, check=True)
+    stubs.prediction.Predict(predict_request(), timeout=TIMEOUT)
+    address = f"localhost:{unused_port()}"
+    process = subprocess.Popen(
+        [
+            prometheus_folder / "prometheus",
+            "--config.file=prometheus.yml",
+            f"--web.listen-address={address}",
+            "--storage.tsdb.path=data",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def query(expression):
+        url = f"http://{address}/api/v1/query?query={urllib.parse.quote(expression)}"
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                return json.loads(response.read())["data"]["result"]
+        except urllib.error.URLError as error:
+            if isinstance(error, urllib.error.HTTPError):
+                raise  # the expression is wrong
+            return []
+
+    try:
+        count = ':tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}'
+        assert poll(lambda: query(count), 60)
+        assert query('up{job="serving"}')[0]["value"][1] == "1"
+        dashboard = json.loads((tmp_path / "grafana" / "dashboard.json").read_text())
+        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        for expression in expressions:  # a rate needs two scrapes
+            assert poll(lambda expression=expression: query(expression), 30), expression
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_requests_are_logged_as_prediction_logs(server, stubs, files):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +98,15 @@ def test_parameters_are_read_from_their_text():
     assert (parameters.max_batch_size, parameters.batch_timeout_micros) == (32, 500)
     with pytest.raises(ServingError, match="must grow and end in max_batch_size"):
         BatchingParameters(max_batch_size=16, allowed_batch_sizes=(8, 32))
+
+
+def test_a_run_that_was_slow_once_does_not_hold_the_loop_up_again():
+    runtime = Runtime(1)
+    runtime.timed(1, 1, lambda: None)
+    assert runtime.is_short(1, 1)
+    assert not runtime.is_short(1, 100)  # nothing is known of larger ones
+    runtime.timed(1, 1, lambda: time.sleep(0.02))
+    assert not runtime.is_short(1, 1)
 
 
 def test_rows_of():

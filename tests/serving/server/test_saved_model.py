@@ -17,6 +17,14 @@ def test_tf1_model_with_variables_runs(tmp_path):
     bundle.close()
 
 
+def test_an_error_that_quotes_bytes_is_still_the_clients(tmp_path):
+    bundle = SavedModelBundle(saved_models.half_plus_two(tmp_path, 1))
+    with pytest.raises(ServingError, match="Could not parse example input") as caught:
+        bundle.run({"tf_example:0": np.array([b"\x0a\x03\x0a\xb1\xff"], object)}, ["y:0"])
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    bundle.close()
+
+
 def test_tf2_model_with_table_and_defaults_runs(tmp_path):
     bundle = SavedModelBundle(saved_models.ranking(tmp_path))
     signature = bundle.signatures["serving_default"]
