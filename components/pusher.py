@@ -27,6 +27,7 @@ from components.evaluator.component import JUDGED_SPLIT, VERDICT_FILE
 from components.examples import read_batches
 from components.ingest.component import COUNTS_FILE
 from components.refusal import RefusedError
+from components.requests import named_columns
 from configs import Config, digest
 from configs.features import RawColumn
 from transforms.raw import default_values
@@ -96,12 +97,12 @@ def remove_unfinished(base: Path) -> None:
 def warmup_requests(
     model_name: str, columns: Mapping[str, RawColumn], batch: pa.RecordBatch, count: int
 ) -> list[prediction_log_pb2.PredictionLog]:
-    """Return recorded requests made of real rows: named columns, a ranking, and the defaults alone."""
+    """Return recorded requests made of real rows: each row alone, and its user with a list of items to rank."""
+    dtypes = {name: value.dtype for name, value in default_values(columns.values()).items()}
+    cells = named_columns(columns, batch)
     logs = []
-    for row in batch.slice(0, count).to_pylist():
-        named = {
-            c.name: tf.constant([_cell(row.get(c.name), c)], default.dtype) for c, default in _with_defaults(columns)
-        }
+    for row in range(min(count, batch.num_rows)):
+        named = {name: tf.constant([cells[name][row]], dtype) for name, dtype in dtypes.items()}
         logs.append(_predict_log(model_name, "serving_default", named))
         ranked = {
             name: tf.repeat(value, _RANKED_ITEMS) if columns[name].of == "item" else value
@@ -109,20 +110,6 @@ def warmup_requests(
         }
         logs.append(_predict_log(model_name, "rank", ranked))
     return logs
-
-
-def _with_defaults(columns: Mapping[str, RawColumn]):
-    defaults = default_values(columns.values())
-    return [(column, defaults[column.name]) for column in columns.values()]
-
-
-def _cell(values: list[Any] | None, column: RawColumn) -> Any:
-    """Return an Example's values as the one cell a request holds."""
-    if not values:
-        return column.default
-    if column.type == "string" and column.separator is not None:
-        return column.separator.encode().join(values)
-    return values[0]
 
 
 def _predict_log(model_name: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> prediction_log_pb2.PredictionLog:
@@ -156,6 +143,7 @@ class PusherSpec(ComponentSpec):
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "report": ChannelParameter(type=IngestReport),
         "catalogue": ChannelParameter(type=Catalogue),
@@ -181,6 +169,8 @@ class PusherExecutor(base_executor.BaseExecutor):
         blessing = artifact_utils.get_single_instance(input_dict["blessing"])
         if blessing.get_int_custom_property(VERDICT) != 1:
             raise RefusedError("the model is not blessed, so it is not pushed; the Evaluator's verdict says why")
+        if artifact_utils.get_single_instance(input_dict["infra_blessing"]).get_int_custom_property(VERDICT) != 1:
+            raise RefusedError("the model failed the serving check, so it is not pushed; ServingCheck says why")
         model = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_instance(output_dict["pushed_model"])
         folder = exec_properties["folder"]

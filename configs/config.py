@@ -28,6 +28,15 @@ BASELINES: Mapping[str, Model] = {
 }
 
 
+class ServingCheck(Section):
+    """What a candidate must do in a fresh server process before it is pushed."""
+
+    rows: int = Field(default=64, ge=1, le=1000, description="Test rows asked for over gRPC and REST.")
+    tolerance: float = Field(default=1e-4, gt=0, description="Largest difference from the evaluated score.")
+    p50_ms: float = Field(default=100.0, gt=0, description="Largest median latency of a request of one row.")
+    resident_mib: float = Field(default=4096.0, gt=0, description="Largest resident memory of the server in MiB.")
+
+
 class Serving(Section):
     """Where pushed versions go."""
 
@@ -36,6 +45,7 @@ class Serving(Section):
     )
     folder: str = Field(default="../served", description="Folder of models; a version is FOLDER/MODEL/VERSION.")
     warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
+    check: ServingCheck = ServingCheck()
 
 
 class Beam(Section):

@@ -27,6 +27,7 @@ from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
 from components.schema import CuratedSchema
+from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
 from configs import Config
 
@@ -88,12 +89,21 @@ def create_pipeline(config: Config) -> Pipeline:
         blessed_model=blessed.outputs["model"],
         baselines={name: node.outputs["model"] for name, node in baselines.items()},
     )
+    serving_check = ServingCheck(
+        config,
+        columns,
+        code=_source("components/serving_check.py", "components/requests.py"),
+        model=candidate.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        examples=ingest.outputs["examples"],
+    )
     pusher = Pusher(
         config,
         columns,
         code=_source("components/pusher.py"),
         model=candidate.outputs["model"],
         blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
         examples=ingest.outputs["examples"],
         report=ingest.outputs["report"],
         catalogue=ingest.outputs["catalogue"],
@@ -103,7 +113,7 @@ def create_pipeline(config: Config) -> Pipeline:
         pipeline_root=f"{root}/artifacts",
         components=[
             ingest, statistics, schema, validator, accepted, gate, transform,
-            candidate, *baselines.values(), blessed, evaluator, pusher,
+            candidate, *baselines.values(), blessed, evaluator, serving_check, pusher,
         ],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),

@@ -42,6 +42,9 @@ def why_refused(outcome: Outcome) -> str:
                 "`recsys schema accept` takes it (drift and skew limits are in `validation`)."
             ),
         )
+    elif outcome.node == "ServingCheck":
+        lines = _read(f"{uri}/serving_check.json")["problems"]
+        where, then = f"{uri}/serving_check.json", "The version now served stays. Limits are in `serving.check`."
     else:
         judgements = _read(f"{uri}/verdict.json")["judgements"]
         lines = [f"{j['gate']}: {j['slice']}: {j['why']}" for j in judgements if not j["passed"]]

@@ -72,6 +72,5 @@ def predict(
         for row in rows:
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
-        console.print(
-            f"best of {len(scores):,} items, says {settings.model_name} version {prediction.version or label or 'served'}"
-        )
+        version = prediction.version or label or "served"
+        console.print(f"best of {len(scores):,} items, says {settings.model_name} version {version}")
