@@ -17,10 +17,11 @@ lint: setup ## style, types, layers and Dockerfiles
 docs: setup ## the pages that are written from the code
 	$(RUN)/python -m configs.reference > docs/.config.md && mv docs/.config.md docs/config.md
 
-demo: setup ## the main job on real data: MovieLens-100K, from logs to one user's top ten
+demo: setup ## the main job on real data: MovieLens-100K, from logs to one user's top ten, and a reload under load
 	@$(RUN)/recsys data movielens
 	@$(RUN)/recsys run configs/movielens.yaml
 	@echo && $(RUN)/recsys predict configs/movielens.yaml --user 42
+	@echo && $(RUN)/python -m benchmarks.hot_reload configs/movielens.yaml
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest
