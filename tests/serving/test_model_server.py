@@ -559,6 +559,11 @@ def test_config_file_is_polled(server, stubs, files, models):
     files.models.write_text("not a config {")
     time.sleep(1.5)
     assert stubs.prediction.Predict(predict_request(), timeout=TIMEOUT)
+    # A model that never comes is waited for, and must not keep the next file from being read.
+    never = f'config {{ name: "never" base_path: "{models}/never" model_platform: "tensorflow" }}'
+    files.models.write_text(config_text(models, files.log, LABELS, never))
+    time.sleep(1.5)
+    assert stubs.prediction.Predict(predict_request(), timeout=TIMEOUT)
     files.models.write_text(
         config_text(
             models,
