@@ -35,8 +35,9 @@ def test_rows_and_columns():
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [(INT64, 1.5), (INT64, True), (INT64, 2**63), (INT8, 128), (FLOAT, True), (FLOAT, 1e39), (FLOAT, 2**24), (FLOAT, "1"),
-     (STRING, 1), (STRING, {"b64": "?"}), (BOOL, 1), (INT64, None)],
+    [(INT64, 1.5), (INT64, True), (INT64, 2**63), (INT64, None), (INT8, 128),
+     (FLOAT, True), (FLOAT, 1e39), (FLOAT, 2**24), (FLOAT, "1"),
+     (STRING, 1), (STRING, {"b64": "?"}), (BOOL, 1)],
 )  # fmt: skip
 def test_what_does_not_fit_the_type_is_refused(kind, value):
     with pytest.raises(ServingError) as caught:
