@@ -39,6 +39,9 @@ class Deployment:
     cpu: str = "2"
     memory: str = "2Gi"
     volume_claim: str = "served-models"
+    # TensorFlow Serving batches every signature or none, and refuses requests whose inputs differ in rows: `rank` (one
+    # user, many items) and inputs left to their defaults work only without.
+    batching: bool = False
     max_batch_size: int = 128
     batch_timeout_micros: int = 1000
     p99_budget_ms: float = 50.0
@@ -94,16 +97,17 @@ def batching_config(deployment: Deployment) -> str:
 
 def server_flags(deployment: Deployment, config: str = "/config") -> list[str]:
     """Flags that TensorFlow Serving and `recsys-model-server` both take."""
-    return [
+    flags = [
         f"--port={deployment.grpc_port}",
         f"--rest_api_port={deployment.rest_port}",
         f"--model_config_file={config}/models.config",
         "--model_config_file_poll_wait_seconds=10",
         f"--monitoring_config_file={config}/monitoring.config",
-        "--enable_batching=true",
-        f"--batching_parameters_file={config}/batching.config",
         "--enable_model_warmup=true",
     ]
+    if deployment.batching:
+        flags += ["--enable_batching=true", f"--batching_parameters_file={config}/batching.config"]
+    return flags
 
 
 def compose(deployment: Deployment, host_path: str) -> dict[str, Any]:

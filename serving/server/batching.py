@@ -181,7 +181,10 @@ class BatchQueue:
                 "The batch scheduling queue to which this task was submitted is full; currently "
                 f"{self._waiting_rows} rows of {parameters.max_enqueued_batches} batches wait",
             )
-        inner = tuple(() if isinstance(each, list) else each.shape[1:] for each in columns.values())
+        inner: tuple[tuple[int, ...], ...] = ()
+        if np.ndarray in map(type, columns.values()):
+            inner = tuple(() if isinstance(each, list) else each.shape[1:] for each in columns.values())
+            inner = inner if any(inner) else ()
         task = _Task(columns, rows, inner, self._loop.create_future(), time.perf_counter())
         self._tasks.append(task)
         self._waiting_rows += rows

@@ -12,7 +12,7 @@ import grpc
 
 from serving.server import workers
 from serving.server.prediction_service import PredictionService, model_name, parse_request, rpcs
-from serving.server.status import ServingError, from_exception
+from serving.server.status import ServingError, from_exception, invalid_argument
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 INT32_MAX = 2**31 - 1
@@ -24,7 +24,7 @@ def channel_arguments(text: str) -> list[tuple[str, int | str]]:
     for pair in filter(None, text.split(",")):
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"--grpc_channel_arguments: {pair!r} is not key=value")
+            raise invalid_argument(f"--grpc_channel_arguments: {pair!r} is not key=value")
         try:
             arguments.append((key, int(value)))
         except ValueError:

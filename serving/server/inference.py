@@ -34,10 +34,11 @@ def predict_signature(bundle: SavedModelBundle, name: str) -> Signature:
 def predict_columns(signature: Signature, tensors: Any) -> dict[str, Column]:
     """The inputs of `tensors` (a map of TensorProto) in the signature's order, defaults filled in."""
     declared = signature.inputs
-    if len(tensors) != len(declared) or any(name not in tensors for name in declared):
-        check_inputs(signature, tensors)
+    sent = dict(tensors.items())  # one pass through the protobuf runtime; its maps cost at every look
+    if sent.keys() != declared.keys():
+        check_inputs(signature, sent)
     return {
-        name: column(tensors[name], each, position) if name in tensors else _default(each)
+        name: column(sent[name], each, position) if name in sent else _default(each)
         for position, (name, each) in enumerate(declared.items())
     }
 

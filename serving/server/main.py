@@ -162,18 +162,27 @@ class ModelServer:
         """Take over the config file whenever it changed; a file that does not parse changes nothing."""
         file = self.options.model_config_file
         seconds = self.options.model_config_file_poll_wait_seconds
-        served = core.config
+        seen = core.config
+        taking_over: asyncio.Task[None] | None = None
+
+        async def take_over(config: Any) -> None:
+            try:
+                await service.reload(config)
+            except ServingError as error:
+                log.error("%s: not taken over: %s", file, error.message)
+
         while True:
             await asyncio.sleep(seconds)
             try:
                 config = await asyncio.to_thread(read_model_server_config, file)
-                if config == served:
-                    continue
-                served = config
-                await core.reload(config)
-                service.logger.configure(config)
             except ServingError as error:
                 log.error("%s: not taken over: %s", file, error.message)
+                continue
+            if config != seen:
+                seen = config
+                if taking_over:  # it may be waiting for a model that never comes; the new file is what counts
+                    taking_over.cancel()
+                taking_over = asyncio.ensure_future(take_over(config))
 
 
 def loader(options: ServerOptions, metrics: Any) -> Any:

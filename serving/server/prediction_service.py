@@ -16,7 +16,6 @@ from tensorflow_serving.apis import (
     inference_pb2,
     model_management_pb2,
     predict_pb2,
-    prediction_log_pb2,
     regression_pb2,
 )
 
@@ -32,7 +31,7 @@ from serving.server.saved_model import (
     Signature,
 )
 from serving.server.server_core import Servable, ServerCore
-from serving.server.status import Code, ServingError, from_exception, invalid_argument
+from serving.server.status import Code, ServingError, invalid_argument
 from serving.server.tensor_proto import Column
 from serving.server.workers import METRICS, RELOAD, RELOAD_SECONDS, Peers, merge_metrics
 
@@ -400,16 +399,3 @@ def model_name(request: Any) -> str:
     if isinstance(request, inference_pb2.MultiInferenceRequest):
         return request.tasks[0].model_spec.name if request.tasks else ""
     return request.model_spec.name if hasattr(request, "model_spec") else ""
-
-
-__all__ = [
-    "Admission",
-    "PredictionService",
-    "from_exception",
-    "infer_examples",
-    "model_name",
-    "parse_request",
-    "prediction_log_pb2",
-    "replay",
-    "rpcs",
-]

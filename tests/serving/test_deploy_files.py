@@ -26,7 +26,9 @@ def test_the_files_are_what_a_server_reads(tmp_path):
     config_protos.parse_text("BatchingParameters", (tmp_path / "batching.config").read_text())
     options = flags.parse(deploy_files.server_flags(DEPLOYMENT, str(tmp_path)))
     assert options.prometheus_path == deploy_files.METRICS_PATH
-    assert options.batching.max_batch_size == 128
+    assert options.batching is None  # TensorFlow Serving would refuse `rank` with it
+    batching = Deployment("movielens", "/models/movielens", batching=True)
+    assert flags.parse(deploy_files.server_flags(batching, str(tmp_path))).batching.max_batch_size == 128
     assert options.config.model_config_list.config[0].base_path == "/models/movielens"
 
 

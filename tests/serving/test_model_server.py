@@ -467,7 +467,7 @@ def test_a_real_prometheus_scrapes_it_and_every_query_works(server, stubs, prome
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 return json.loads(response.read())["data"]["result"]
         except urllib.error.URLError as error:
-            if isinstance(error, urllib.error.HTTPError):
+            if isinstance(error, urllib.error.HTTPError) and error.code != 503:  # 503: Prometheus still starts
                 raise  # the expression is wrong
             return []
 
@@ -557,6 +557,11 @@ def _config():
 def test_config_file_is_polled(server, stubs, files, models):
     good = files.models.read_text()
     files.models.write_text("not a config {")
+    time.sleep(1.5)
+    assert stubs.prediction.Predict(predict_request(), timeout=TIMEOUT)
+    # A model that never comes is waited for, and must not keep the next file from being read.
+    never = f'config {{ name: "never" base_path: "{models}/never" model_platform: "tensorflow" }}'
+    files.models.write_text(config_text(models, files.log, LABELS, never))
     time.sleep(1.5)
     assert stubs.prediction.Predict(predict_request(), timeout=TIMEOUT)
     files.models.write_text(
