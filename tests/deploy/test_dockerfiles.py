@@ -58,7 +58,7 @@ def dockerfile(image: str) -> str:
     return (ROOT / "deploy" / f"{image}.Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("image", ["pipeline"])
+@pytest.mark.parametrize("image", ["pipeline", "serving"])
 def test_the_command_that_an_image_starts_is_one_of_ours(image):
     (command,) = re.findall(r'^ENTRYPOINT \["([^"]+)"\]$', dockerfile(image), re.MULTILINE)
     assert command in PROJECT["project"]["scripts"]

@@ -11,6 +11,7 @@ import pytest
 
 from serving.client import connect
 from tests.e2e.conftest import in_process_of_its_own, interactions, make_project
+from tests.serving.conftest import ServerFactory
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +93,27 @@ def test_the_served_model_answers_known_and_unknown_users(ran, capfd):
     assert scores == sorted(scores, reverse=True)
     assert ran.recsys("predict", ran.config, "--user", "nadie", "--json") == 0
     assert json.loads(capfd.readouterr().out)["known"] is False
+
+
+def test_a_server_and_this_process_give_the_same_answer(ran, capfd):
+    base = ran.versions[-1].parent
+    factory = ServerFactory(ran.folder)
+    server = factory("--model_name=shop", f"--model_base_path={base}")
+    try:
+        capfd.readouterr()
+        answers = []
+        for target in (
+            [],
+            ["--target", f"grpc://{server.grpc_address}"],
+            ["--target", f"http://{server.rest_address}"],
+        ):
+            assert ran.recsys("predict", ran.config, "--user", "0042", "--json", *target) == 0
+            answers.append(json.loads(capfd.readouterr().out)["items"])
+        assert [[row["item"] for row in answer] for answer in answers] == [[row["item"] for row in answers[0]]] * 3
+        for answer in answers:
+            np.testing.assert_allclose([r["score"] for r in answer], [r["score"] for r in answers[0]], atol=1e-5)
+    finally:
+        factory.stop()
 
 
 def test_a_request_may_leave_out_every_column_but_one(ran):

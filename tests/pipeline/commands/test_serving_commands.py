@@ -3,12 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from pipeline.commands import deploy, release
-from pipeline.commands.predict import predict
-from tests.serving import saved_models
 
 run = CliRunner().invoke
 
@@ -39,18 +36,3 @@ def test_a_release_from_the_command_line(config):
     failed = release_command("promote", "--version", "9")
     assert failed.exit_code == 2
     assert "version 9" in failed.output
-
-
-def test_top_n_of_a_user(tmp_path):
-    saved_models.ranking(tmp_path / "m")
-    items = tmp_path / "items.jsonl"
-    items.write_text("\n".join(json.dumps({"item": "x" * size}) for size in (3, 9, 5)))
-    app = typer.Typer()
-    app.command()(predict)
-    arguments = ["--target", f"file://{tmp_path}/m", "--model", "m", "--items", str(items), "--user"]
-    result = run(app, [*arguments, '{"age": 50}', "-n", "2", "--json"])
-    assert result.exit_code == 0, result.output
-    assert [len(each["item"]) for each in json.loads(result.output.splitlines()[-1])] == [9, 5]
-    assert "xxxxxxxxx" in run(app, [*arguments, '{"age": 50}']).output
-    assert run(app, [*arguments, "{"]).exit_code == 2
-    assert run(app, [*arguments, '{"colour": 1}']).exit_code == 2
