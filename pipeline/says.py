@@ -24,7 +24,7 @@ def what_it_found(outcome: Outcome) -> str:
         return _vocabularies(outcome.uri("transform_graph"))
     if outcome.node.startswith("Last"):
         found = any(outcome.outputs.values())
-        return "" if found else "none yet"
+        return "one of an earlier run" if found else "none yet"
     return ""
 
 
@@ -55,7 +55,7 @@ def why_refused(outcome: Outcome) -> str:
     shown = [f"  - {line}" for line in lines[:_MAX_FINDINGS]]
     if len(lines) > _MAX_FINDINGS:
         shown.append(f"  - and {len(lines) - _MAX_FINDINGS} more")
-    return "\n".join([f"{outcome.node} refused:", *shown, f"  All of it: {where}", f"  {then}"])
+    return "\n".join([f"by {outcome.node}:", *shown, f"  All of it: {where}", f"  {then}"])
 
 
 def verdict(outcome: Outcome) -> dict[str, Any]:

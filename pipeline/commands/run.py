@@ -28,6 +28,7 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
     """
     from rich.console import Console
 
+    from components.refusal import RefusedError
     from configs import load_config
     from pipeline.quiet import quiet
 
@@ -44,6 +45,10 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
         watcher = Watcher(screen.started, screen.said, screen.ended, screen.cleaned)
         try:
             result = run_all(settings, watcher)
+        except RefusedError:
+            if "Evaluator" in screen.outcomes:  # what the refused model is like is what its maker asks next
+                _metrics(screen.console, settings, screen.outcomes)
+            raise
         finally:
             screen.stop()
         _closing(screen.console, settings, result, time.monotonic() - began)
@@ -80,14 +85,13 @@ class _Screen:
 
     def __init__(self, console: Console):
         self.console = console
+        self.outcomes: dict[str, Outcome] = {}
         self._status: Any = None
-        self._node = ""
 
     def waiting(self, what: str) -> Any:
         return self.console.status(what) if self.console.is_terminal else nullcontext()
 
     def started(self, node: str) -> None:
-        self._node = node
         if self.console.is_terminal:
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -107,16 +111,25 @@ class _Screen:
 
     def ended(self, outcome: Outcome, found: str) -> None:
         from rich.markup import escape
+        from rich.table import Table
 
         from pipeline.nodes import State
 
         self.stop()
+        self.outcomes[outcome.node] = outcome
         marks = {
             State.DONE: "[green]done   [/green]",
             State.CACHED: "[cyan]cached [/cyan]",
             State.REFUSED: "[red]refused[/red]",
         }
-        self.console.print(f"  {marks[outcome.state]} {outcome.node:<18} {outcome.seconds:6.1f} s  {escape(found)}")
+        head = f"  {marks[outcome.state]} {outcome.node:<18} {outcome.seconds:6.1f} s"
+        if not self.console.is_terminal:
+            self.console.print(f"{head}  {escape(found)}")
+            return
+        line = Table.grid(padding=(0, 2))  # what was found wraps beside the node's name, not below it
+        line.add_column(no_wrap=True)
+        line.add_row(head, escape(found))
+        self.console.print(line)
 
     def cleaned(self, count: int) -> None:
         self.console.print(
@@ -129,14 +142,13 @@ class _Screen:
             self._status = None
 
 
-def _closing(console: Console, settings: Any, result: Any, seconds: float) -> None:
-    """Print metrics with baselines, the verdict, and where things lie."""
-    from rich.markup import escape
+def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> None:
+    """Print the metrics of the model and of those it is compared with."""
     from rich.table import Table
 
     from pipeline.says import counts, verdict
 
-    judged = verdict(result.outcomes["Evaluator"])
+    judged = verdict(outcomes["Evaluator"])
     table = Table(
         "model", "AUC", "GAUC", "LogLoss", "PR AUC", "calibration", box=None, pad_edge=False, header_style="bold"
     )
@@ -146,7 +158,7 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     for name, metrics in judged["metrics"].items():
         figures = [f"{metrics[m]:.4f}" for m in ("auc", "gauc", "logloss", "prauc", "calibration")]
         table.add_row(titles.get(name, name), *figures)
-    tally = counts(result.outcomes["Ingest"])
+    tally = counts(outcomes["Ingest"])
     rows = tally["test.rows"]
     console.print()
     console.print(table)
@@ -155,6 +167,16 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
         f"{tally['test.cold_user'] / rows:.1%} of rows have a user unseen in training, "
         f"{tally['test.cold_item'] / rows:.1%} an item"
     )
+
+
+def _closing(console: Console, settings: Any, result: Any, seconds: float) -> None:
+    """Print metrics with baselines, the verdict, and where things lie."""
+    from rich.markup import escape
+
+    from pipeline.says import verdict
+
+    _metrics(console, settings, result.outcomes)
+    judged = verdict(result.outcomes["Evaluator"])
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
         mark = "[green]holds[/green]" if judgement["passed"] else "[red]fails[/red]"

@@ -122,7 +122,7 @@ def test_one_class_in_a_slice_that_a_gate_judges(ran, capfd):
     finally:
         ran.write(interactions())
     said = capfd.readouterr().err
-    assert "Evaluator refused" in said
+    assert "refused: by Evaluator" in said
     assert "ciudad=Köln" in said
     assert "all" in said
     assert "negative" in said
