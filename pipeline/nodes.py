@@ -26,6 +26,7 @@ from pipeline.graph import create_pipeline
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
+_UNFINISHED = (_EXECUTION.NEW, _EXECUTION.RUNNING)
 
 
 class State(enum.Enum):
@@ -103,7 +104,9 @@ class Graph:
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
             ).launch()
         except BaseException:
-            self.clean_up(run, node)
+            with metadata.Metadata(connection) as handle:
+                failed = self._executions(handle.store, node, run)
+                self._discard(handle.store, [e for e in failed if e.last_known_state not in _FINISHED])
             raise
         # The launcher returns without a word where a node's inputs do not resolve: only the metadata store is believed.
         ended = self.outcome(node, run)
@@ -114,26 +117,24 @@ class Graph:
             )
         return ended
 
-    def clean_up(self, run: str | None = None, node: str | None = None) -> int:
-        """Mark executions that are neither finished nor running any more as failed, and remove what they wrote.
+    def clean_up(self) -> int:
+        """Mark what an earlier run left unfinished as failed, remove what it wrote, and return how many steps it was.
 
-        Call it only while nothing runs in this folder. Returns how many there were.
+        Call it only while nothing runs in this folder.
         """
         with metadata.Metadata(self._connection(self._pipeline)) as handle:
-            store = handle.store
-            dead = [
-                e
-                for e in (store.get_executions() if run is None else self._executions(store, node or "", run))
-                if e.last_known_state in (_EXECUTION.RUNNING, _EXECUTION.NEW, _EXECUTION.FAILED)
-            ]
-            for execution in dead:
-                for folder in self._output_folders(execution.id):
-                    shutil.rmtree(folder, ignore_errors=True)
-                if execution.last_known_state != _EXECUTION.FAILED:
-                    execution.last_known_state = _EXECUTION.FAILED
-            if dead:
-                store.put_executions(dead)
-        return len(dead)
+            unfinished = [e for e in handle.store.get_executions() if e.last_known_state in _UNFINISHED]
+            self._discard(handle.store, unfinished)
+        return len(unfinished)
+
+    def _discard(self, store: mlmd.MetadataStore, executions: list[metadata_store_pb2.Execution]) -> None:
+        """Mark executions as failed and remove their outputs."""
+        for execution in executions:
+            for folder in self._output_folders(execution.id):
+                shutil.rmtree(folder, ignore_errors=True)
+            execution.last_known_state = _EXECUTION.FAILED
+        if executions:
+            store.put_executions(executions)
 
     def _output_folders(self, execution: int) -> list[str]:
         root = f"{self._root}/artifacts"

@@ -68,6 +68,8 @@ def test_all_labels_equal(project, capfd):
     project.write(logs)
     ends(project, capfd, REFUSED, "logs.csv", "'compra'", "negative", "label.positive")
     assert not left_by_ingest(project)
+    assert project.recsys("run", project.config) == REFUSED
+    assert "cleaned up" not in capfd.readouterr().out  # a refused step was finished with the run that it stopped
 
 
 @pytest.mark.parametrize("content", ["", ",".join(interactions(1).columns) + "\n"], ids=["no byte", "header only"])
