@@ -129,8 +129,9 @@ def propose(source: str, name: str | None, given: Mapping[str, str | None]) -> P
     if wrong := sorted(set(known.values()) - set(renamed.columns)):
         raise ConfigError(f"{file.path}: no column {', '.join(wrong)}; it has {', '.join(map(str, frame.columns))}")
     look = _Look(renamed, known)
-    text = _config_text(_plain_name(name or Path(file.path).name.split(".")[0]).lower(), file, delimiter, rename, look)
-    return Proposal(re.sub(r"[^a-z0-9_-]", "_", _recommender_name(name, file)), source, text, look.guesses, blocks)
+    chosen = _recommender_name(name or os.path.basename(file.path).split(".")[0])
+    text = _config_text(chosen, file, delimiter, rename, look)
+    return Proposal(chosen, source, text, look.guesses, blocks)
 
 
 class _Look:
@@ -306,7 +307,7 @@ def _config_text(name: str, file: LogFile, delimiter: str | None, rename: Mappin
     lines = [
         f"# Proposed by `recsys init` from {os.path.basename(file.path)}: guesses to look over.",
         "#   recsys run @CONFIG@",
-        f"name: {re.sub(r'[^a-z0-9_-]', '_', _recommender_name(name, file))}",
+        f"name: {name}",
         "data:",
         "  source: @SOURCE@",
         *([f"  format: {file.format}"] if delimiter not in (None, ",") else []),
@@ -401,8 +402,8 @@ def _without_accents(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
-def _recommender_name(name: str | None, file: LogFile) -> str:
-    stem = _plain_name(name or os.path.basename(file.path).split(".")[0]).lower()
+def _recommender_name(name: str) -> str:
+    stem = re.sub(r"[^a-z0-9_-]", "_", _plain_name(name).lower())
     return stem if re.match(r"[a-z]", stem) else f"r{stem}"
 
 
