@@ -10,16 +10,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from configs.base import ColumnName, ConfigError, Section, resolve
+from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
 from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
+from configs.orchestration import Metadata, Orchestration
 from configs.serving import RELEASE_FOLDER, Serving
 
 BASELINES: Mapping[str, Model] = {
@@ -42,7 +43,14 @@ class Beam(Section):
 class Runs(Section):
     """Where artifacts, metadata and logs of runs go."""
 
-    folder: str | None = Field(default=None, description="Default: ../runs/NAME.")
+    folder: str | None = Field(
+        default=None, description="Default: ../runs/NAME. A local or mounted folder, shared by all that run nodes."
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def _mounted(cls, value: str | None) -> str | None:
+        return None if value is None else check_mounted(value)
 
 
 class Config(Section):
@@ -63,6 +71,8 @@ class Config(Section):
     serving: Serving = Serving()
     beam: Beam = Beam()
     runs: Runs = Runs()
+    metadata: Metadata = Metadata()
+    orchestration: Orchestration = Orchestration()
 
     _path: Path = PrivateAttr(default=Path("config.yaml"))
 
@@ -106,6 +116,12 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
         if self.model_name == RELEASE_FOLDER:
             raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
+        if self.metadata.type == "sqlite":
+            for key in ("runs_at_once", "nodes_at_once"):
+                if getattr(self.orchestration, key) > 1:
+                    raise ValueError(
+                        f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
+                    )
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
@@ -186,7 +202,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__ if tree else 'nothing'}")
     for override in overrides:
-        _apply_override(tree, override)
+        # One a line: orchestrators hand all of them over as one text, which may be empty.
+        for line in filter(str.strip, override.splitlines()):
+            _apply_override(tree, line)
     return config_from_tree(tree, path)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from configs.base import Section, Share
+from configs.base import Section, Share, check_mounted
 
 RELEASE_FOLDER = "release"
 
@@ -51,3 +51,8 @@ class Serving(Section):
     warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
     check: ServingCheck = ServingCheck()
     rollback: Rollback = Rollback()
+
+    @field_validator("folder")
+    @classmethod
+    def _mounted(cls, value: str) -> str:
+        return check_mounted(value)
