@@ -16,7 +16,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
+from configs.features import (
+    DERIVED_COLUMNS,
+    LABEL,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    RawColumn,
+    Time,
+    Vocabulary,
+    check_shared,
+)
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
@@ -83,6 +94,7 @@ class Config(Section):
             _check_role(name, feature, data)
         try:
             columns = _raw_columns(self.features, data.time)
+            check_shared(self.features)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():

@@ -34,6 +34,8 @@ from pipeline.store import connection
 
 ALWAYS_RUN: frozenset[str] = frozenset()  # nodes that run however those before them ended
 
+_TRANSFORMED_FILES = 4  # at least
+
 
 def create_pipeline(config: Config) -> Pipeline:
     """Return the TFX pipeline of a config: logs to pushed model."""
@@ -64,6 +66,10 @@ def create_pipeline(config: Config) -> Pipeline:
         custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
         disable_statistics=True,
     )
+    if config.beam.runner == "FnApiRunner":
+        # As it is by default it would write one file, and training deals out files to workers.
+        bundles = max(_TRANSFORMED_FILES, config.training.workers)
+        transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
 
