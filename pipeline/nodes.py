@@ -99,6 +99,17 @@ class Graph:
         with metadata.Metadata(self._connection()) as handle:
             return self._outcome(handle.store, node, run)
 
+    def latest(self, node: str) -> tuple[Outcome, Mapping[str, metadata_store_pb2.Value]] | None:
+        """Return how `node` last ended well, in any run, and the properties it ran with; None where it never did."""
+        with metadata.Metadata(self._connection(self._pipeline)) as handle:
+            of_node = handle.store.get_context_by_type_and_name("node", f"{self._pipeline.pipeline_info.id}.{node}")
+            executions = handle.store.get_executions_by_context(of_node.id) if of_node else []
+            ended = [e for e in executions if e.last_known_state in _FINISHED]
+            if not ended:
+                return None
+            newest = max(ended, key=lambda e: e.id)
+            return _outcome(handle.store, node, newest), newest.custom_properties
+
     def run_node(self, node: str, run: str) -> Outcome:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 

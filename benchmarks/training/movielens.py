@@ -55,7 +55,19 @@ def write_arrays(path: str, epochs: int) -> None:
 
 
 def main() -> None:
-    """Train for some epochs and print each one's examples/s: reading, shuffling and all steps, without evaluation."""
+    """`prepare` the examples, write their `arrays` to a file, or train for some epochs and print each one's examples/s.
+
+    That is reading, shuffling and all steps, without evaluation.
+    """
+    if sys.argv[1] == "prepare":
+        from benchmarks.movielens import transform
+
+        transform("user_time")
+        sys.stdout.flush()
+        os._exit(0)  # protobuf's messages that outlive their module crash the interpreter at its own end
+    if sys.argv[1] == "arrays":
+        write_arrays(sys.argv[2], int(sys.argv[3]))
+        return
     told, epochs = job(), int(sys.argv[1])
     threads = int(os.environ["THREADS"])
     tf.config.threading.set_intra_op_parallelism_threads(threads)
