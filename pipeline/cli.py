@@ -14,7 +14,7 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, schema, train
+from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, schema, tensorboard, train
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -31,6 +31,7 @@ app.command()(run.run)
 app.command("run-node")(run.run_node)
 app.command()(graph.graph)
 app.command()(train.train)
+app.command()(tensorboard.tensorboard)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)

@@ -28,9 +28,7 @@ def everything(sample):
 )
 def test_readers_see_every_example_once_an_epoch(sample, everything, tmp_path, files, readers, cache_mib):
     write_examples(sample, tmp_path, files)
-    sources = [
-        Examples([f"{tmp_path}/*.gz"], sample.features, Share(i, readers), cache_mib) for i in range(readers)
-    ]
+    sources = [Examples([f"{tmp_path}/*.gz"], sample.features, Share(i, readers), cache_mib) for i in range(readers)]
     assert all(source.cached == bool(cache_mib) for source in sources)
     assert sum(source.count for source in sources) == len(sample.rows)
     steps = max(source.steps(16) for source in sources)
