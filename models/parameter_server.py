@@ -55,7 +55,8 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
     steps = Steps(lambda: build_model(job.task.model, features), config, sample, place)
     for layer in table_layers(steps.model):
         for table in {id(t.variable): t.variable for t in layer.tables.values()}.values():
-            print(f"{table.name} is cut in {len(getattr(table, 'variables', [table]))}", flush=True)
+            shards = len(getattr(table, "variables", [table]))
+            print(f"tables {' x '.join(map(str, table.shape))}: cut over {shards} of {servers} servers", flush=True)
     batch = max(config.batch // workers, 1)
 
     @tf.function

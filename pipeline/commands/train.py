@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Annotated
 
 import typer
 
 from pipeline.commands.run import ConfigPath, Overrides
+
+# What TensorFlow says of every machine it starts on; the log has it.
+_CHATTER = re.compile(r"[IWE]\d{4} |[IWE]0000 |WARNING: All log messages before absl|To enable the following instr")
 
 
 def train(
@@ -50,6 +54,8 @@ def train(
 
             def say(worker: str, line: str) -> None:
                 print(f"{worker}: {line}")
+                if _CHATTER.match(line):
+                    return
                 console.print(f"  [dim]{worker}  {escape(line)}[/dim]")
 
             from pipeline.training import train_candidate

@@ -71,7 +71,7 @@ def test_tables_are_cut_over_parameter_servers(sample, tmp_path):
     )  # fmt: skip
     history, lines = run(job)
     assert history["eval_auc"] > 0.6
-    assert any("tables_64" in line and "is cut in 2" in line for line in lines), lines
+    assert any("x 64: cut over 2 of 2 servers" in line for line in lines)
     assert scores(sample, job).shape == (100,)
     assert not worker_processes(job)
 
