@@ -121,22 +121,27 @@ def train(
     keras.utils.set_random_seed(task.training.seed)
     if hasattr(build_model(task.model, job.features), "adapt"):
         return _count(job)
-    if task.training.chosen_strategy == "none":
+    if task.training.chosen_strategy == "none" and not _in_cluster():
         work(job, Place(), lambda line, step, resumed=None: report(line))
     else:
-        run_job(job, report, log)
+        run_job(job, report, log, os.environ.get("TF_CONFIG"))
     history = Path(log_folder) / HISTORY_FILE
     return json.loads(history.read_text()) if history.exists() else {}  # none where this machine's worker is no chief
 
 
-def run_job(job: Job, report: Callable[[str], None], log: Callable[[str, str], None]) -> None:
+def _in_cluster() -> bool:
+    """Say whether TF_CONFIG names other machines to train with."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return sum(map(len, cluster.values())) > 1
+
+
+def run_job(job: Job, report: Callable[[str], None], log: Callable[[str, str], None], given: str | None = None) -> None:
     """Run a job in worker processes of its own; one that was broken off goes on from its last checkpoint.
 
-    In a cluster, where TF_CONFIG says what this machine is, that is one process; else all of them.
+    In a cluster `given` is the TF_CONFIG that says what this machine is, and one process is run; else all of them.
     """
     config, folder = job.task.training, Path(job.log_folder)
     told, state = folder / JOB_FILE, folder / "state"
-    given = os.environ.get("TF_CONFIG")
     if not given and not (told.exists() and told.read_text() == job.to_json()):
         shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True, exist_ok=True)
