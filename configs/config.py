@@ -21,37 +21,13 @@ from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
+from configs.serving import RELEASE_FOLDER, Serving
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
     "lr": LR(type="lr", l2=1e-5),
     "fm": FM(type="fm", l2=0.01),
 }
-
-
-class ServingCheck(Section):
-    """What a candidate must do in a fresh server process before it is pushed."""
-
-    rows: int = Field(default=64, ge=1, le=1000, description="Test rows asked for over gRPC and REST.")
-    tolerance: float = Field(default=1e-4, gt=0, description="Largest difference from the evaluated score.")
-    p50_ms: float = Field(default=100.0, gt=0, description="Largest median latency of a request of one row.")
-    resident_mib: float = Field(default=4096.0, gt=0, description="Largest resident memory of the server in MiB.")
-
-
-class Serving(Section):
-    """Where pushed versions go."""
-
-    model: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="Model name; default: the config's."
-    )
-    folder: str = Field(default="../served", description="Folder of models; a version is FOLDER/MODEL/VERSION.")
-    warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
-    check: ServingCheck = ServingCheck()
-
-    @field_validator("folder")
-    @classmethod
-    def _mounted(cls, value: str) -> str:
-        return check_mounted(value)
 
 
 class Beam(Section):
@@ -144,6 +120,8 @@ class Config(Section):
                     raise ValueError(
                         f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
                     )
+        if self.model_name == RELEASE_FOLDER:
+            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
@@ -198,6 +176,11 @@ class Config(Section):
     def model_folder(self) -> str:
         """The folder that holds the served model's versions."""
         return f"{self._absolute(self.serving.folder)}/{self.model_name}"
+
+    @property
+    def release_file(self) -> str:
+        """The ModelServerConfig that servers read and releases change."""
+        return f"{self._absolute(self.serving.release or f'{self.serving.folder}/{RELEASE_FOLDER}')}/models.config"
 
     def _absolute(self, path: str) -> str:
         return resolve(self._path.absolute().parent, path)
