@@ -10,6 +10,7 @@ its exit code. It dies with the caller, as a child of the caller would in its gr
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import selectors
@@ -41,10 +42,8 @@ def client(path: str) -> str:
 
 def serve(path: str) -> None:
     """Fork a child a call until standard input ends."""
-    import components.evaluator.component
-    import pipeline.cli
-    import pipeline.nodes
-    import pipeline.says  # noqa: F401
+    for module in ("pipeline.cli", "pipeline.nodes", "pipeline.says", "pipeline.plan"):
+        importlib.import_module(module)
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

@@ -91,7 +91,7 @@ class RunNode(BaseOperator):
             said: list[str] = []
             for line in self._process.stderr:
                 self.log.info(line.rstrip())
-                said = said[-20:] + [line.rstrip()]
+                said = [*said[-20:], line.rstrip()]
             code = self._process.wait()
             answer.seek(0)
             made = json.loads(answer.read() or "{}")
@@ -191,9 +191,7 @@ def make_dag(path: Path) -> DAG:
             "doc_md": f"{node['kind']}{', a gate: its no stops the run' if node['gate'] else ''}",
         }  # fmt: skip
         if how["runs_nodes_as"] == "pod":
-            task: BaseOperator = RunNodeInPod(
-                config=how["config"] or f"configs/{plan['config']}", **common, **_pod(plan["name"], node["id"], how)
-            )
+            task: BaseOperator = RunNodeInPod(config=how["config"], **common, **_pod(plan["name"], node["id"], how))
         else:
             task = RunNode(config=str(path.parent / plan["config"]), **common)
         tasks[node["id"]] = task
