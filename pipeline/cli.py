@@ -14,6 +14,7 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
+from pipeline.commands import compile as compile_
 from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, schema
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
@@ -33,6 +34,7 @@ app.command()(graph.graph)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.add_typer(compile_.app, name="compile")
 app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
 app.add_typer(release.app, name="release")

@@ -74,6 +74,7 @@ def run_node(
         str | None,
         typer.Option(metavar="SPAN", help="Run for the span before this one: for schedulers that only know today."),
     ] = None,
+    skip_code: Annotated[int, typer.Option(help="Exit code of a node that was skipped.")] = SKIPPED,
     as_json: Annotated[bool, typer.Option("--json", help="What became of it, and what it made, as JSON.")] = False,
 ) -> None:
     """Run one node of a run, as an orchestrator does. Running a finished node again does nothing.
@@ -108,7 +109,7 @@ def run_node(
     if outcome.state is State.REFUSED:
         raise RefusedError(why_refused(outcome))
     if outcome.state is State.SKIPPED:
-        raise typer.Exit(SKIPPED)
+        raise typer.Exit(skip_code)
 
 
 def of_span(span: str | None, before: str | None = None) -> list[str]:
