@@ -26,10 +26,13 @@ from components.data_gate import DataGate, LatestAcceptedData
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
+from components.report.component import Report
 from components.schema import CuratedSchema
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
 from configs import Config
+
+ALWAYS_RUN = frozenset({"Report"})  # nodes that run whatever became of those before them, and judge nothing
 
 
 def create_pipeline(config: Config) -> Pipeline:
@@ -108,13 +111,31 @@ def create_pipeline(config: Config) -> Pipeline:
         report=ingest.outputs["report"],
         catalogue=ingest.outputs["catalogue"],
     )
+    judged = [
+        ingest, statistics, schema, validator, accepted, gate, transform,
+        candidate, *baselines.values(), blessed, evaluator, serving_check, pusher,
+    ]  # fmt: skip
+    report = Report(
+        config,
+        nodes=[node.id for node in judged],
+        code=_source("components/report"),
+        examples=ingest.outputs["examples"],
+        report=ingest.outputs["report"],
+        statistics=statistics.outputs["statistics"],
+        data_blessing=gate.outputs["blessing"],
+        baseline=accepted.outputs["blessing"],
+        transform_graph=transform.outputs["transform_graph"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        model_run=candidate.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation_result"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+    )
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=f"{root}/artifacts",
-        components=[
-            ingest, statistics, schema, validator, accepted, gate, transform,
-            candidate, *baselines.values(), blessed, evaluator, serving_check, pusher,
-        ],
+        components=[*judged, report],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
         # The runner is named: Beam's default would pick another engine where it can download one.

@@ -21,8 +21,9 @@ from tfx.orchestration.portable.mlmd import event_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.artifacts import VERDICT
+from components.refusal import RefusedError
 from configs import Config
-from pipeline.graph import create_pipeline
+from pipeline.graph import ALWAYS_RUN, create_pipeline
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
@@ -85,10 +86,15 @@ class Graph:
     def run_node(self, node: str, run: str) -> Outcome:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 
-        Raises what the node raised, or NodeFailedError; what a failed node has written is removed.
+        Nodes of ALWAYS_RUN run again, as what they tell of may have changed, and replace what they wrote. Raises what
+        the node raised, or NodeFailedError; what a failed node has written is removed, and the metadata store keeps the
+        error's words.
         """
         if known := self.outcome(node, run):
-            return known
+            if node not in ALWAYS_RUN:
+                return known
+            with metadata.Metadata(self._connection(self._pipeline)) as handle:
+                self._discard(handle.store, self._executions(handle.store, node, run))
         ir = copy.deepcopy(self._pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {PIPELINE_RUN_ID_PARAMETER_NAME: run})
         pipeline_node = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node)
@@ -103,10 +109,13 @@ class Graph:
                 executor_spec=runner_utils.extract_executor_spec(deployment, node),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
             ).launch()
-        except BaseException:
+        except BaseException as error:
             with metadata.Metadata(connection) as handle:
-                failed = self._executions(handle.store, node, run)
-                self._discard(handle.store, [e for e in failed if e.last_known_state not in _FINISHED])
+                failed = [e for e in self._executions(handle.store, node, run) if e.last_known_state not in _FINISHED]
+                for execution in failed:
+                    execution.custom_properties["error"].string_value = str(error) or type(error).__name__
+                    execution.custom_properties["refused"].int_value = int(isinstance(error, RefusedError))
+                self._discard(handle.store, failed)
             raise
         # The launcher returns without a word where a node's inputs do not resolve: only the metadata store is believed.
         ended = self.outcome(node, run)
