@@ -10,42 +10,35 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from configs.base import ColumnName, ConfigError, Section, resolve
+from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
+from configs.features import (
+    DERIVED_COLUMNS,
+    LABEL,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    RawColumn,
+    Time,
+    Vocabulary,
+    check_shared,
+)
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
+from configs.orchestration import Metadata, Orchestration
+from configs.serving import RELEASE_FOLDER, Serving
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
     "lr": LR(type="lr", l2=1e-5),
     "fm": FM(type="fm", l2=0.01),
 }
-
-
-class ServingCheck(Section):
-    """What a candidate must do in a fresh server process before it is pushed."""
-
-    rows: int = Field(default=64, ge=1, le=1000, description="Test rows asked for over gRPC and REST.")
-    tolerance: float = Field(default=1e-4, gt=0, description="Largest difference from the evaluated score.")
-    p50_ms: float = Field(default=100.0, gt=0, description="Largest median latency of a request of one row.")
-    resident_mib: float = Field(default=4096.0, gt=0, description="Largest resident memory of the server in MiB.")
-
-
-class Serving(Section):
-    """Where pushed versions go."""
-
-    model: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="Model name; default: the config's."
-    )
-    folder: str = Field(default="../served", description="Folder of models; a version is FOLDER/MODEL/VERSION.")
-    warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
-    check: ServingCheck = ServingCheck()
 
 
 class Beam(Section):
@@ -61,7 +54,14 @@ class Beam(Section):
 class Runs(Section):
     """Where artifacts, metadata and logs of runs go."""
 
-    folder: str | None = Field(default=None, description="Default: ../runs/NAME.")
+    folder: str | None = Field(
+        default=None, description="Default: ../runs/NAME. A local or mounted folder, shared by all that run nodes."
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def _mounted(cls, value: str | None) -> str | None:
+        return None if value is None else check_mounted(value)
 
 
 class Config(Section):
@@ -82,6 +82,8 @@ class Config(Section):
     serving: Serving = Serving()
     beam: Beam = Beam()
     runs: Runs = Runs()
+    metadata: Metadata = Metadata()
+    orchestration: Orchestration = Orchestration()
 
     _path: Path = PrivateAttr(default=Path("config.yaml"))
 
@@ -92,6 +94,7 @@ class Config(Section):
             _check_role(name, feature, data)
         try:
             columns = _raw_columns(self.features, data.time)
+            check_shared(self.features)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():
@@ -123,6 +126,14 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+        if self.model_name == RELEASE_FOLDER:
+            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
+        if self.metadata.type == "sqlite":
+            for key in ("runs_at_once", "nodes_at_once"):
+                if getattr(self.orchestration, key) > 1:
+                    raise ValueError(
+                        f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
+                    )
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
@@ -178,6 +189,11 @@ class Config(Section):
         """The folder that holds the served model's versions."""
         return f"{self._absolute(self.serving.folder)}/{self.model_name}"
 
+    @property
+    def release_file(self) -> str:
+        """The ModelServerConfig that servers read and releases change."""
+        return f"{self._absolute(self.serving.release or f'{self.serving.folder}/{RELEASE_FOLDER}')}/models.config"
+
     def _absolute(self, path: str) -> str:
         return resolve(self._path.absolute().parent, path)
 
@@ -198,7 +214,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__ if tree else 'nothing'}")
     for override in overrides:
-        _apply_override(tree, override)
+        # One a line: orchestrators hand all of them over as one text, which may be empty.
+        for line in filter(str.strip, override.splitlines()):
+            _apply_override(tree, line)
     return config_from_tree(tree, path)
 
 

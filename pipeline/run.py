@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from components.refusal import RefusedError
 from configs import Config
 from pipeline.graph import ALWAYS_RUN
+from pipeline.locks import whole_folder
 from pipeline.nodes import Graph, Outcome, State, new_run_id
 from pipeline.says import what_it_found, why_refused
 
 progress = logging.getLogger("recsys.progress")
-
-
-class BusyError(Exception):
-    """Another run is under way in the same folder."""
 
 
 @dataclass
@@ -49,7 +44,7 @@ def run(config: Config, watcher: Watcher) -> Result:
     Nodes of ALWAYS_RUN run after a refusal or an error too, once there is something to tell of, and what becomes of
     them changes nothing: `watcher.failed` hears where one fails.
     """
-    with _only_run(config.runs_folder):
+    with whole_folder(config.runs_folder):
         graph = Graph(config)
         if count := graph.clean_up():
             watcher.cleaned(count)
@@ -78,7 +73,7 @@ def _run_node(graph: Graph, node: str, result: Result, watcher: Watcher) -> Outc
     with _listening(partial(watcher.said, node)):
         outcome = graph.run_node(node, result.run)
     seconds = time.monotonic() - began
-    outcome = Outcome(node, outcome.state, seconds, outcome.outputs)
+    outcome = replace(outcome, seconds=seconds)
     result.outcomes[node] = outcome
     watcher.ended(outcome, what_it_found(outcome))
     return outcome
@@ -90,25 +85,6 @@ def _tell(graph: Graph, node: str, result: Result, watcher: Watcher) -> None:
     except Exception as error:
         logging.getLogger(__name__).exception("%s failed", node)
         watcher.failed(node, error)
-
-
-@contextmanager
-def _only_run(folder: str) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies, however it dies."""
-    os.makedirs(folder, exist_ok=True)
-    with open(f"{folder}/.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise BusyError(
-                f"{folder}: another run is under way (process {holder}). Wait for it, or stop it."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 @contextmanager

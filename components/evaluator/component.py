@@ -18,7 +18,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 from tfx_bsl.public import tfxio
 
-from components.artifacts import VERDICT
+from components.artifacts import SPAN, VERDICT
 from components.evaluator import gates
 from components.evaluator.metrics import METRICS, BinaryMetrics
 from components.evaluator.slices import slice_batches
@@ -170,6 +170,8 @@ def _write_blessing(output_dict, input_dict, blessed: bool, summary: str) -> Non
     blessing.set_string_custom_property("current_model", model.uri)
     blessing.set_int_custom_property("current_model_id", model.id)
     blessing.set_int_custom_property(VERDICT, int(blessed))
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
+    blessing.set_int_custom_property(SPAN, examples.span or 0)
     blessing.set_string_custom_property("summary", summary)
     with open(os.path.join(blessing.uri, "BLESSED" if blessed else "NOT_BLESSED"), "w"):
         pass

@@ -132,11 +132,12 @@ def outcome(
             "next": "Run it to its end; finished steps are taken from cache.",
         }
     judged = len(model["judgements"]) if model else 0
+    where = f"it is version {pushed}" if pushed else "a newer span is served already, so it was not pushed"
     held = f"all {judged} conditions hold" if judged > 1 else "its one condition holds" if judged else "no gate is set"
     return {
         "state": BLESSED_RUN,
         "by": None,
-        "sentence": f"May serve: {held}, the serving check passed, and it is version {pushed}.",
+        "sentence": f"May serve: {held}, the serving check passed, and {where}.",
         "reasons": [],
         "next": "",
     }
