@@ -17,7 +17,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.artifacts import DataBlessing, IngestReport, RunReport
 from components.evaluator.gates import CANDIDATE, OVERALL
-from components.report import data, lineage, page, slices, training, verdict
+from components.report import change, data, lineage, order, page, slices, training, verdict
 from configs import Config, canonical_json
 
 REPORT_HTML = "report.html"
@@ -139,18 +139,18 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "files": history["files"],
         "chain": history["chain"],
         "libraries": lineage.libraries(),
-        "config": lineage.config_text(properties["config"]),
+        "config": change.config_text(properties["config"]),
         "previous": _previous(history["previous"]),
     }
     if facts["previous"]:
-        facts["config_change"] = lineage.config_change(facts["previous"].pop("config"), facts["config"])
+        facts["config_change"] = change.config_change(facts["previous"].pop("config"), facts["config"])
     curves: dict[str, Any] = {}
     if judged is not None and "evaluation" in inputs:
         by_name = slices.read_slices(inputs["evaluation"].uri, facts["models"])
-        order = slices.worst_first(by_name, judged["judgements"], facts["metric"])
-        curves = slices.kept_curves(by_name, order)
+        names = order.worst_first(by_name, judged["judgements"], facts["metric"])
+        curves = order.kept_curves(by_name, names)
         facts["gates"] = verdict.with_intervals(judged["judgements"], by_name)
-        facts["slices"] = [{k: v for k, v in by_name[n].items() if k != "curves"} for n in [OVERALL, *order]]
+        facts["slices"] = [{k: v for k, v in by_name[n].items() if k != "curves"} for n in [OVERALL, *names]]
     if "model_run" in inputs:
         facts["training"] = training.history(
             inputs["model_run"].uri, counted["splits"]["train"]["rows"] if counted else None

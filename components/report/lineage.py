@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import os
@@ -10,7 +9,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable.mlmd import event_lib
 
@@ -120,13 +118,3 @@ def libraries() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def config_text(config: str) -> str:
-    """Return a config's canonical JSON as YAML that people read."""
-    return yaml.safe_dump(json.loads(config), sort_keys=True, allow_unicode=True, width=100)
-
-
-def config_change(before: str, now: str) -> list[str]:
-    """Return how two configs differ, as lines of a unified diff; empty where they are equal."""
-    return list(difflib.unified_diff(before.splitlines(), now.splitlines(), "last run", "this run", lineterm="", n=2))

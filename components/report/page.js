@@ -189,6 +189,6 @@
   const seen = new IntersectionObserver((entries) => { for (const entry of entries) if (entry.isIntersecting) now(entry.target); }, { rootMargin: "400px" });
   waiting.forEach((element) => seen.observe(element));
   addEventListener("beforeprint", () => [...waiting].forEach(now));
-  epochs();
+  if (island.epochs.length > 1) epochs();
   say();
 })();

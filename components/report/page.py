@@ -10,11 +10,10 @@ from typing import Any
 
 import jinja2
 import vl_convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from components.evaluator.gates import CANDIDATE, OVERALL
-from components.evaluator.metrics import COMPARED
-from components.report.slices import FEW_EXAMPLES, FEW_LABELS, MOST_ROWS
+from components.report.order import FEW_EXAMPLES, FEW_LABELS, MOST_ROWS
 from configs.gates import BLESSED, LOWER_IS_BETTER
 
 METRIC_TITLES = {
@@ -32,7 +31,7 @@ def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
     rows = facts["slices"][1:]
     overall = facts["slices"][0] if facts["slices"] else None
     shown = rows[:MOST_ROWS]
-    metric = facts["metric"] if facts["metric"] in COMPARED else "auc"
+    metric = facts["metric"] if facts["metric"] in METRIC_TITLES else "auc"
     island = {
         "metric": metric,
         "models": [{"name": m, "title": model_title(m)} for m in facts["models"]],
@@ -79,6 +78,7 @@ def environment() -> jinja2.Environment:
         "moment": moment,
         "worse": worse,
         "slice_title": lambda name: "all examples" if name == OVERALL else name,
+        "codes": codes,
     }
     made.globals |= {
         "css": _text("page.css"),
@@ -107,6 +107,12 @@ def worse(metric: str, difference: list[float | None]) -> str:
     if low <= 0 <= high:
         return "unclear"
     return "better" if (value < 0) == (metric in LOWER_IS_BETTER) else "worse"
+
+
+def codes(text: str) -> Markup:
+    """Return text, escaped, with what stands between backticks as code."""
+    parts = str(escape(text)).split("`")
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _drawn_slice(slice_: Mapping[str, Any], gates: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Metrics of every model on every slice as TFMA returns them, the worst of the candidate first."""
+"""Metrics of every model on every slice, and their curves, as TFMA returns them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 
-from components.evaluator.gates import CANDIDATE, OVERALL, slice_name
+from components.evaluator.gates import slice_name
 from components.evaluator.metrics import COMPARED
-from configs.gates import LOWER_IS_BETTER
-
-FEW_EXAMPLES, FEW_LABELS = 100, 10
-MOST_ROWS = 400
-_MOST_CURVE_NUMBERS = 120_000  # some 1.3 MB of the page
+from components.report.order import FEW_EXAMPLES, FEW_LABELS
 
 Estimate = list[float | None]  # value, lower and upper bound; None where TFMA has none
 
@@ -47,51 +43,6 @@ def read_slices(folder: str, models: Sequence[str]) -> dict[str, dict[str, Any]]
         negatives = slice_["examples"] - slice_["positives"]
         slice_["few"] = slice_["examples"] < FEW_EXAMPLES or min(slice_["positives"], negatives) < FEW_LABELS
     return slices
-
-
-def worst_first(
-    slices: Mapping[str, Mapping[str, Any]], judgements: Sequence[Mapping[str, Any]], metric: str
-) -> list[str]:
-    """Return the slices' names but OVERALL: those that fail a gate by their margin, the others by `metric`, then those
-    too small to say anything.
-    """
-    failed: dict[str, float] = {}
-    for judgement in judgements:
-        if not judgement["passed"]:
-            margin = judgement["margin"]
-            failed[judgement["slice"]] = min(
-                failed.get(judgement["slice"], 0.0), -math.inf if margin is None else margin
-            )
-
-    def rank(name: str) -> tuple:
-        if name in failed:
-            return 0, failed[name], name
-        value = slices[name]["metrics"][CANDIDATE][metric][0]
-        if value is None:
-            return 3, 0.0, name
-        return (2 if slices[name]["few"] else 1), -badness(metric, value), name
-
-    return sorted((name for name in slices if name != OVERALL), key=rank)
-
-
-def badness(metric: str, value: float) -> float:
-    """Return a number that grows as the metric gets worse."""
-    if metric == "calibration":
-        return abs(math.log(value)) if value > 0 else math.inf
-    return value if metric in LOWER_IS_BETTER else -value
-
-
-def kept_curves(slices: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the curves by slice and model, of all examples and as many slices in order as the page has room for."""
-    kept: dict[str, dict[str, Any]] = {}
-    numbers = 0
-    for name in [OVERALL, *order]:
-        drawn = slices[name]["curves"]
-        numbers += sum(5 * len(c["buckets"]) + 5 * len(c["matrices"]) for c in drawn.values())
-        if numbers > _MOST_CURVE_NUMBERS and kept:
-            break
-        kept[name] = drawn
-    return kept
 
 
 def estimate(value: Mapping[str, Any] | None) -> Estimate:
