@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo test bench-serving bench-evaluator bench-ingest bench-movielens bench-training soak-serving soak-training
+.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,6 +23,13 @@ demo: setup ## the main job on real data: MovieLens-100K, from logs to one user'
 	@$(RUN)/recsys run configs/movielens.yaml
 	@echo && $(RUN)/recsys predict configs/movielens.yaml --user 42
 	@echo && $(RUN)/python -m benchmarks.hot_reload configs/movielens.yaml
+
+AIRFLOW := .tools/airflow
+airflow: setup $(AIRFLOW)/.synced ## a real local Airflow with the DAG of every committed graph, on loopback
+	@orchestrators/airflow/standalone.sh
+
+$(AIRFLOW)/.synced: orchestrators/airflow/requirements.txt orchestrators/airflow/setup.sh
+	@orchestrators/airflow/setup.sh && touch $@
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest
