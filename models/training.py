@@ -212,13 +212,16 @@ def finish(job: Job, steps: Steps, keeping: Keeping, sample: Batch, seconds: flo
 class Keeping:
     """What training writes down as it goes: the best epoch's weights, curves, and where it stands, to go on from.
 
-    The chief alone writes. Without a `state` folder nothing is kept to go on from.
+    What counts is what the chief writes. Without a `state` folder nothing is kept to go on from.
     """
 
     def __init__(self, job: Job, steps: Steps, place: Place, report: Report, state: str | None):
         self._steps = steps
-        self._chief = place.chief
         self._folder = Path(state or job.log_folder)
+        # Reading moving means and the like adds them up over workers: then all must save when the chief does.
+        together = any(v.synchronization == tf.VariableSynchronization.ON_READ for v in steps.model.variables)
+        if not place.chief:
+            self._folder = self._folder / f".worker-{place.index}"
         self._told = tf.Variable(Record().to_json(), dtype=tf.string, trainable=False)
         self._manager = None
         if state:
@@ -229,8 +232,9 @@ class Keeping:
                 position=steps.position,
                 record=self._told,
             )
-            self._manager = tf.train.CheckpointManager(kept, state, max_to_keep=2)
-            self._manager.restore_or_initialize()
+            self._manager = tf.train.CheckpointManager(kept, str(self._folder), max_to_keep=2)
+            if newest := tf.train.latest_checkpoint(state):
+                kept.restore(newest).assert_existing_objects_matched()
             if place.chief:
                 at = int(steps.position.numpy())
                 report(f"going on from step {at:,}" if at else "workers are ready", at, at)
@@ -239,6 +243,8 @@ class Keeping:
         if place.chief:
             curves = Curves(job.log_folder)
             self.keeper = Keeper(curves.add, self._keep_best, self._save, report)
+        elif together:
+            self.keeper = Keeper(best_found=self._keep_best, checkpoint=self._save)
 
     def best(self, record: Record) -> str:
         """Return where the best epoch's weights are."""
