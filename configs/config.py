@@ -16,7 +16,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, resolve
 from configs.data import Data
-from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
+from configs.features import (
+    DERIVED_COLUMNS,
+    LABEL,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    RawColumn,
+    Sequence,
+    Time,
+    Vocabulary,
+)
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
@@ -90,6 +101,8 @@ class Config(Section):
         data = self.data
         for name, feature in self.features.items():
             _check_role(name, feature, data)
+            if isinstance(feature, Sequence):
+                _check_sequence(name, feature, self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
         except ValueError as error:
@@ -141,7 +154,8 @@ class Config(Section):
     @property
     def slice_columns(self) -> list[str]:
         """Columns that slices may name: text columns of the features and what ingest derives."""
-        return [c.name for c in self.raw_columns.values() if c.type == "string"] + list(DERIVED_COLUMNS)
+        text = [c.name for c in self.raw_columns.values() if c.type == "string" and c.length is None]
+        return text + list(DERIVED_COLUMNS)
 
     @property
     def required_columns(self) -> list[str]:
@@ -150,8 +164,11 @@ class Config(Section):
 
     @property
     def compared_columns(self) -> list[str]:
-        """Columns of the examples whose distributions the data gate compares: all but times, which always move on."""
-        return [c.name for c in self.raw_columns.values() if c.type != "int64"] + [LABEL]
+        """Columns of the examples whose distributions the data gate compares.
+
+        Not times, which always move on, and not sequences, which repeat what another column holds.
+        """
+        return [c.name for c in self.raw_columns.values() if c.type != "int64" and c.length is None] + [LABEL]
 
     @property
     def source(self) -> str:
@@ -306,7 +323,7 @@ def _explain(detail: Any, path: str) -> str:
 
 def _check_role(name: str, feature: Feature, data: Data) -> None:
     """Raise ValueError if the feature reads the user's, item's or event's column as something that it is not."""
-    if isinstance(feature, Crossed | Time):
+    if isinstance(feature, Crossed | Time | Sequence):
         return
     column = feature.column or name
     if column == data.time:
@@ -319,6 +336,19 @@ def _check_role(name: str, feature: Feature, data: Data) -> None:
                 f"features.{name}: {column!r} is the {owner}'s id: expected kind vocabulary or hashed, of: {owner}, "
                 "no separator"
             )
+
+
+def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature], data: Data) -> None:
+    other = features.get(feature.feature)
+    if other is None:
+        raise ValueError(f"features.{name}.feature: no feature {feature.feature!r}")
+    if not isinstance(other, Vocabulary | Hashed) or other.separator is not None or other.of == "user":
+        raise ValueError(
+            f"features.{name}.feature: {feature.feature!r} must be a vocabulary or hashed feature of the item or the "
+            "context, with no separator: a sequence holds its values in the user's earlier events"
+        )
+    if name in (data.user, data.item, data.time, data.label.column, data.display):
+        raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")
 
 
 def _check_crossable(name: str, part: str, features: Mapping[str, Feature]) -> None:

@@ -40,6 +40,7 @@ FEATURE_EXAMPLES = {
     "numeric": "price: {kind: numeric, of: item, scale: log, default: 0}",
     "bucketized": "age: {kind: bucketized, of: user, buckets: 8}",
     "time": "account_age: {kind: time, part: age, of: user, since: registered_at}",
+    "sequence": "recent: {kind: sequence, feature: product, length: 50, events: positive}",
     "crossed": "age_and_hour: {kind: crossed, cross: [age, hour], buckets: 200}",
 }
 

@@ -13,7 +13,18 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from pydantic import TypeAdapter
 
-from configs.features import LABEL, MISSING_TIME, Bucketized, Crossed, Feature, Hashed, Numeric, Time, Vocabulary
+from configs.features import (
+    LABEL,
+    MISSING_TIME,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    Numeric,
+    Sequence,
+    Time,
+    Vocabulary,
+)
 from transforms.raw import is_given
 
 AGE_BUCKETS = 32
@@ -32,9 +43,10 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
     features = read_features(custom_config["features"])
     time = custom_config["time"]
     outputs: dict[str, Any] = {}
+    vocabularies: dict[str, Any] = {}
     for name, feature in features.items():
         if isinstance(feature, Vocabulary | Hashed):
-            outputs[name] = _text_ids(name, feature, inputs[feature.column or name])
+            outputs[name] = _text_ids(name, feature, inputs[feature.column or name], vocabularies)
         elif isinstance(feature, Numeric):
             outputs[name] = _scaled(feature, inputs[feature.column or name])
         elif isinstance(feature, Bucketized):
@@ -47,6 +59,8 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
             outputs[name] = tf.strings.to_hash_bucket_fast(
                 tf.strings.join(tokens, separator=_SEPARATOR), feature.buckets
             )
+        elif isinstance(feature, Sequence):
+            outputs[name] = _sequence_ids(feature, features[feature.feature], inputs[name], vocabularies)
     if LABEL in inputs:
         outputs[LABEL] = first_value(inputs[LABEL])
     return outputs
@@ -78,38 +92,56 @@ def split_values(column: tf.SparseTensor, separator: str) -> tf.SparseTensor:
     return tf.SparseTensor(sparse.indices, sparse.values, shape)
 
 
-def _text_ids(name: str, feature: Vocabulary | Hashed, column: tf.SparseTensor) -> tf.Tensor | tf.SparseTensor:
+def _text_ids(
+    name: str, feature: Vocabulary | Hashed, column: tf.SparseTensor, vocabularies: dict[str, Any]
+) -> tf.Tensor | tf.SparseTensor:
     if feature.separator is None:
         text = first_value(column)
         if feature.default is not None:
             text = tf.where(is_given(text), text, feature.default)
         given = is_given(text)
         # Analyzed as sparse values, so that "missing" never becomes a word of the vocabulary.
-        ids = _lookup(name, feature, text, tf.boolean_mask(text, given))
+        _analyze(name, feature, tf.boolean_mask(text, given), vocabularies)
+        ids = _lookup(name, feature, text, vocabularies)
         return tf.where(given, ids + 1, tf.zeros_like(ids))
     values = split_values(column, feature.separator)
     if feature.default is not None:
         values, _ = tf.sparse.fill_empty_rows(values, feature.default)
-    ids = _lookup(name, feature, values, values.values)
+    _analyze(name, feature, values.values, vocabularies)
+    ids = _lookup(name, feature, values, vocabularies)
     shifted = tf.SparseTensor(ids.indices, ids.values + 1, ids.dense_shape)
     filled, _ = tf.sparse.fill_empty_rows(shifted, tf.constant(0, tf.int64))
     return filled
 
 
-def _lookup(name: str, feature: Vocabulary | Hashed, text, analyzed: tf.Tensor):
-    if isinstance(feature, Hashed):
-        if isinstance(text, tf.SparseTensor):
-            ids = tf.strings.to_hash_bucket_fast(text.values, feature.buckets)
-            return tf.SparseTensor(text.indices, ids, text.dense_shape)
-        return tf.strings.to_hash_bucket_fast(text, feature.buckets)
-    vocabulary = tft.vocabulary(
-        analyzed,
-        top_k=feature.top,
-        frequency_threshold=feature.min_count,
-        vocab_filename=name,
-        reserved_tokens=tf.constant([], tf.string),
-    )
-    return tft.apply_vocabulary(text, vocabulary, num_oov_buckets=feature.oov)
+def _sequence_ids(
+    feature: Sequence, of: Feature, column: tf.SparseTensor, vocabularies: Mapping[str, Any]
+) -> tf.SparseTensor:
+    """Return the ids of the newest values in the vocabulary of the feature they are of; rows may be empty."""
+    assert isinstance(of, Vocabulary | Hashed)
+    newest = tf.RaggedTensor.from_sparse(column)[:, -feature.length :]
+    ids = _lookup(feature.feature, of, newest.values, vocabularies)
+    return newest.with_values(ids + 1).to_sparse()
+
+
+def _analyze(name: str, feature: Vocabulary | Hashed, values: tf.Tensor, vocabularies: dict[str, Any]) -> None:
+    if isinstance(feature, Vocabulary):
+        vocabularies[name] = tft.vocabulary(
+            values,
+            top_k=feature.top,
+            frequency_threshold=feature.min_count,
+            vocab_filename=name,
+            reserved_tokens=tf.constant([], tf.string),
+        )
+
+
+def _lookup(name: str, feature: Vocabulary | Hashed, text, vocabularies: Mapping[str, Any]):
+    if isinstance(feature, Vocabulary):
+        return tft.apply_vocabulary(text, vocabularies[name], num_oov_buckets=feature.oov)
+    if isinstance(text, tf.SparseTensor):
+        ids = tf.strings.to_hash_bucket_fast(text.values, feature.buckets)
+        return tf.SparseTensor(text.indices, ids, text.dense_shape)
+    return tf.strings.to_hash_bucket_fast(text, feature.buckets)
 
 
 def _scaled(feature: Numeric, column: tf.SparseTensor) -> tf.Tensor:

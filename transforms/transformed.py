@@ -8,7 +8,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Sequence, Time, Vocabulary
 from transforms.preprocessing import AGE_BUCKETS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
@@ -20,7 +20,9 @@ class TransformedFeature:
 
     Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
     `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
-    says that the feature identifies a single user or item.
+    says that the feature identifies a single user or item, `crossed` that it is the pair of two others.
+
+    A sequence is several-valued, oldest first, always `length` wide; its ids are those of the feature `sequence_of`.
     """
 
     name: str
@@ -31,6 +33,9 @@ class TransformedFeature:
     pool: Literal["mean", "sum"] = "mean"
     oov: tuple[int, int] | None = None
     hideable: bool = False
+    crossed: bool = False
+    sequence_of: str | None = None
+    length: int | None = None
 
 
 def transformed_features(
@@ -63,13 +68,28 @@ def transformed_features(
         elif isinstance(feature, Bucketized):
             found.append(TransformedFeature(name, feature.of, 1 + feature.buckets, feature.dim))
         elif isinstance(feature, Time):
-            size = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}[feature.part]
-            found.append(TransformedFeature(name, feature.of, size, feature.dim))
+            parts = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}
+            found.append(TransformedFeature(name, feature.of, parts[feature.part], feature.dim))
         elif isinstance(feature, Crossed):
             owners = {features[part].of for part in feature.cross}  # type: ignore[union-attr]
             of: Owner = owners.pop() if len(owners) == 1 else "context"
-            found.append(TransformedFeature(name, of, feature.buckets, feature.dim))
-    return found
+            found.append(TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True))
+    by_name = {f.name: f for f in found}
+    for name, feature in features.items():
+        if isinstance(feature, Sequence):
+            table = by_name[feature.feature]
+            by_name[name] = TransformedFeature(
+                name,
+                "user",
+                table.size,
+                feature.dim,
+                multivalued=True,
+                pool=feature.pool,
+                oov=table.oov,
+                sequence_of=table.name,
+                length=feature.length,
+            )
+    return [by_name[name] for name in features]
 
 
 def transformed_feature_spec(
@@ -88,9 +108,11 @@ def model_inputs(features: list[TransformedFeature], values: Mapping[str, tf.Ten
     dense = {}
     for f in features:
         value = values[f.name]
+        if isinstance(value, tf.SparseTensor) and f.length:
+            value = tf.RaggedTensor.from_sparse(value)
         if isinstance(value, tf.SparseTensor):
             value = tf.sparse.to_dense(value, default_value=PADDING)
         elif isinstance(value, tf.RaggedTensor):
-            value = value.to_tensor(PADDING)
+            value = value.to_tensor(PADDING, shape=[None, f.length] if f.length else None)
         dense[f.name] = value
     return dense

@@ -61,7 +61,8 @@ def field_rows(layer, features, inputs, dim):
                 vector = value * table[0]
             elif feature.multivalued:
                 vectors = [table[i] for i in value if i != PADDING]
-                vector = sum(vectors) / (len(vectors) if feature.pool == "mean" else 1)
+                vector = sum(vectors, np.zeros(table.shape[1]))
+                vector = vector / (max(len(vectors), 1) if feature.pool == "mean" else 1)
             else:
                 vector = table[value]
             if feature.name in layer._projections:
