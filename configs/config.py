@@ -30,7 +30,8 @@ from configs.features import (
 )
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
-from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
+from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
+from configs.tuning import Tuning
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
@@ -87,7 +88,11 @@ class Config(Section):
         max_length=8,
         description="Models trained beside it to compare with; `{}` for none.",
     )
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Contender] = Field(
+        default={}, description="Further models for `recsys compare` to train; a run does not."
+    )
     training: Training = Training()
+    tuning: Tuning = Tuning()
     validation: Validation = Validation()
     evaluation: Evaluation = Evaluation()
     serving: Serving = Serving()
@@ -121,6 +126,16 @@ class Config(Section):
                 raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
         if data.label.column in columns:
             raise ValueError(f"features: the label column {data.label.column!r} cannot be a feature: it is the answer")
+        for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
+            self._check_model(place, model)
+        for name, contender in self.models.items():
+            self._check_model(f"models.{name}.model", contender.model)
+            try:
+                self.training_of(contender)
+            except ValidationError as error:
+                (first, *_) = error.errors()
+                at = ".".join(map(str, first["loc"]))
+                raise ValueError(f"models.{name}.training.{at}: {first['msg']}") from None
         for column in self.validation.limits:
             if column not in self.compared_columns:
                 choices = ", ".join(self.compared_columns)
@@ -140,6 +155,15 @@ class Config(Section):
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
+
+    def _check_model(self, place: str, model: Model) -> None:
+        unknown = [name for name in model.without if name not in self.features]
+        if unknown:
+            raise ValueError(f"{place}.without: no feature {unknown[0]!r}; choose from {', '.join(self.features)}")
+
+    def training_of(self, contender: Contender) -> Training:
+        """Return the training of one of `models`: the config's, but for what is its own."""
+        return Training.model_validate({**self.training.model_dump(by_alias=True), **contender.training})
 
     @property
     def path(self) -> Path:
@@ -282,7 +306,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
 
 
 # Where pydantic puts the chosen kind or type into a location, which is no key of the file: features.u.vocabulary.oov.
-_TAG_DEPTH = {"features": 2, "baselines": 2, "model": 1}
+_TAG_DEPTH = {"features": 2, "baselines": 2, "model": 1, "models": 3}
 
 
 def _explain(detail: Any, path: str) -> str:

@@ -133,6 +133,8 @@ class _Page:
 
     def _type(self, schema: Mapping[str, Any]) -> str:
         names = _definitions_in(schema)
+        if schema is True or not schema.keys() - {"title", "description"}:
+            return "any value"
         match schema:
             case {"anyOf": [first, {"type": "null"}]}:
                 return self._type(first)
@@ -156,6 +158,8 @@ class _Page:
                 return _NAMED_PATTERNS.get(pattern, f"text matching `{pattern}`")
             case {"type": "string"}:
                 return "text"
+            case {"type": "boolean"}:
+                return "true or false"
             case _ if names:
                 place = self._places[names[0]]
                 return f"[{place}](#{re.sub('[^a-z0-9_ -]', '', place.lower())})"

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DeepFM as DeepFMConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from models.layers import FieldEmbedding, FirstOrder, HideIds, deep_network, pairwise_interactions
 from transforms.transformed import TransformedFeature
 
 
@@ -20,18 +20,7 @@ class DeepFM(keras.Model):
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
-        self._deep = keras.Sequential(
-            [
-                keras.layers.Flatten(),
-                keras.layers.Dropout(config.dropout),
-                *(
-                    layer
-                    for width in config.hidden
-                    for layer in (keras.layers.Dense(width, activation="relu"), keras.layers.Dropout(config.dropout))
-                ),
-                keras.layers.Dense(1, use_bias=False),
-            ]
-        )
+        self._deep = deep_network(config.hidden, config.dropout)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""

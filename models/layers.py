@@ -58,6 +58,16 @@ class FieldEmbedding(keras.layers.Layer):
             self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(stacked), axis=[1, 2])))
         return stacked
 
+    def look_up(self, name: str, ids: tf.Tensor) -> tf.Tensor:
+        """Return the embeddings of ids of the feature `name`, un-pooled: [batch, values] -> [batch, values, dim].
+
+        PADDING has zeros. The layer must have been called before; the penalty does not count these rows.
+        """
+        rows = tf.gather(self._tables[name], tf.maximum(ids, 0))
+        if name in self._projections:
+            rows = tf.matmul(rows, self._projections[name])
+        return rows * tf.cast(tf.not_equal(ids, PADDING), rows.dtype)[:, :, tf.newaxis]
+
 
 def _pooled(table: tf.Variable, ids: tf.Tensor, pool: str) -> tf.Tensor:
     present = tf.cast(tf.not_equal(ids, PADDING), table.dtype)
@@ -105,6 +115,42 @@ class FirstOrder(keras.layers.Layer):
     def call(self, inputs) -> tf.Tensor:
         """Sum the weights."""
         return self._bias + tf.reduce_sum(self._weights(inputs), axis=[1, 2])
+
+
+class Dice(keras.layers.Layer):
+    """p x + (1 - p) alpha x, where p is the sigmoid of x normalized over the batch (Zhou et al. 2018, section 5.3)."""
+
+    def build(self, input_shape) -> None:
+        """Make alpha, one a unit."""
+        self._normalized = keras.layers.BatchNormalization(center=False, scale=False, epsilon=1e-8)
+        self._alpha = self.add_weight(name="alpha", shape=[input_shape[-1]], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the activations."""
+        p = tf.sigmoid(self._normalized(inputs, training=training))
+        return p * inputs + (1.0 - p) * self._alpha * inputs
+
+
+def deep_network(hidden: Sequence[int], dropout: float, activation: str = "relu") -> keras.Sequential:
+    """Return the deep part that many models share: [batch, ...] -> [batch, 1]."""
+    activations = {
+        "relu": lambda: keras.layers.Activation("relu"),
+        "prelu": keras.layers.PReLU,
+        "dice": Dice,
+    }
+    return keras.Sequential(
+        [
+            keras.layers.Flatten(),
+            keras.layers.Dropout(dropout),
+            *(
+                layer
+                for width in hidden
+                for layer in (keras.layers.Dense(width), activations[activation](), keras.layers.Dropout(dropout))
+            ),
+            keras.layers.Dense(1, use_bias=False),
+        ]
+    )
 
 
 def pairwise_interactions(fields: tf.Tensor) -> tf.Tensor:

@@ -68,6 +68,8 @@ def train(
     best = max(history["epochs"], key=lambda epoch: epoch["eval_auc"])
     history |= {"best_epoch": best["epoch"], "eval_auc": best["eval_auc"], "eval_logloss": best["eval_logloss"]}
     history["parameters"] = int(sum(w.shape.num_elements() for w in model.weights))
+    if hasattr(model, "index"):
+        model.index(training)
     export(model, transform_output, task.columns, features, model_folder)
     tf.io.gfile.makedirs(log_folder)
     with tf.io.gfile.GFile(os.path.join(log_folder, HISTORY_FILE), "w") as stream:

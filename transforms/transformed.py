@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Sequence, Time, Vocabulary
+from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from configs.features import Sequence as SequenceFeature
 from transforms.preprocessing import AGE_BUCKETS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
@@ -76,7 +77,7 @@ def transformed_features(
             found.append(TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True))
     by_name = {f.name: f for f in found}
     for name, feature in features.items():
-        if isinstance(feature, Sequence):
+        if isinstance(feature, SequenceFeature):
             table = by_name[feature.feature]
             by_name[name] = TransformedFeature(
                 name,
@@ -90,6 +91,30 @@ def transformed_features(
                 length=feature.length,
             )
     return [by_name[name] for name in features]
+
+
+def id_of(owner: Owner, features: Sequence[TransformedFeature]) -> TransformedFeature:
+    """Return the feature that is the user's or the item's id. Raises ValueError where there is none."""
+    found = [f for f in features if f.hideable and f.of == owner]
+    if not found:
+        raise ValueError(f"needs the {owner}'s id (data.{owner}) among its features, as kind vocabulary or hashed")
+    return found[0]
+
+
+def sequences_in(features: Sequence[TransformedFeature]) -> list[TransformedFeature]:
+    """Return the sequences. Raises ValueError where there is none, or one without the feature it is of."""
+    found = [f for f in features if f.sequence_of]
+    if not found:
+        raise ValueError("needs a feature of kind sequence, such as {kind: sequence, feature: ...}")
+    for sequence in found:
+        if all(f.name != sequence.sequence_of for f in features):
+            raise ValueError(f"needs the feature {sequence.sequence_of}, which the sequence {sequence.name} is of")
+    return found
+
+
+def plain_in(features: Sequence[TransformedFeature]) -> list[TransformedFeature]:
+    """Return the features that are no sequences."""
+    return [f for f in features if not f.sequence_of]
 
 
 def transformed_feature_spec(

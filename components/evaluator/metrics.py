@@ -11,8 +11,9 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator.gauc import grouped_auc
+from components.evaluator.ndcg import grouped_ndcg
 
-METRICS = ("auc", "gauc", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
+METRICS = ("auc", "gauc", "ndcg10", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
 _CERTAINTY = 1e-7  # LogLoss takes no prediction as nearer to 0 or 1 than this, as Keras does
 
 Gathered = tuple[np.ndarray, np.ndarray, np.ndarray]  # hashed users, labels, scores, each of shape [examples]
@@ -34,6 +35,7 @@ def binary_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) ->
     return {
         "auc": grouped_auc(np.zeros(count, np.int8), labels, scores),
         "gauc": grouped_auc(users, labels, scores),
+        "ndcg10": grouped_ndcg(users, labels, scores, 10),
         "prauc": _area_under_precision_recall(labels, scores),
         "logloss": float(-np.mean(labels * np.log(likely) + (1 - labels) * np.log1p(-likely))),
         "calibration": float(scores.sum() / positives) if positives else float("nan"),
