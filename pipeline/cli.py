@@ -14,7 +14,7 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import data, deploy, doctor, init, predict, release, run, schema
+from pipeline.commands import compare, data, deploy, doctor, init, predict, release, run, schema, tune
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command("run-node")(run.run_node)
+app.command()(compare.compare)
+app.command()(tune.tune)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)

@@ -41,14 +41,15 @@ class Result:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
-def run(config: Config, watcher: Watcher) -> Result:
-    """Run every node. Raises RefusedError where a gate says no, and whatever a node raises."""
-    with _only_run(config.runs_folder):
+def run(config: Config, watcher: Watcher, last: str | None = None) -> Result:
+    """Run every node, or those up to `last`. Raises RefusedError where a gate says no, and whatever a node raises."""
+    with only_run(config.runs_folder):
         graph = Graph(config)
         if count := graph.clean_up():
             watcher.cleaned(count)
         result = Result(new_run_id())
-        for node in graph.nodes:
+        nodes = graph.nodes
+        for node in nodes[: nodes.index(last) + 1] if last else nodes:
             watcher.started(node)
             began = time.monotonic()
             with _listening(partial(watcher.said, node)):
@@ -63,7 +64,7 @@ def run(config: Config, watcher: Watcher) -> Result:
 
 
 @contextmanager
-def _only_run(folder: str) -> Iterator[None]:
+def only_run(folder: str) -> Iterator[None]:
     """Hold the folder's lock; the kernel lets go of it when the process dies, however it dies."""
     os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/.lock", "a+") as lock:
