@@ -14,8 +14,9 @@ lint: setup ## style, types, layers and Dockerfiles
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/lint-imports --no-logo
 	$(RUN)/hadolint deploy/*.Dockerfile
 
-docs: setup ## the pages that are written from the code
+docs: setup ## the pages and graphs that are written from the code
 	$(RUN)/python -m configs.reference > docs/.config.md && mv docs/.config.md docs/config.md
+	$(RUN)/recsys graph configs/movielens.yaml --write
 
 demo: setup ## the main job on real data: MovieLens-100K, from logs to one user's top ten, and a reload under load
 	@$(RUN)/recsys data movielens

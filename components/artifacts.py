@@ -6,6 +6,9 @@ from tfx.types.artifact import Artifact
 
 VERDICT = "blessed"  # custom property of a gate's output: 1 goes on, 0 stops the run (TFX's ModelBlessing has the same)
 
+PUSHED = "pushed"  # custom property of the pusher's output: 0 where a newer span is served and nothing was pushed
+SPAN = "span"  # custom property of a gate's output: the span that its run is for, 0 where the logs have none
+
 
 class Catalogue(Artifact):
     """`users/` and `items/`: Parquet with each id's newest columns, for clients that need features of an id."""

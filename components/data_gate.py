@@ -17,11 +17,10 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.dsl.components.common import resolver
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import VERDICT, DataBlessing
+from components.artifacts import SPAN, VERDICT, DataBlessing
 from components.examples import read_batches
 from components.ingest.splitting import SPLITS
 from components.schema import load_statistics
@@ -249,6 +248,7 @@ class DataGateExecutor(base_executor.BaseExecutor):
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         errors = [f for f in findings if f.severity == "error"]
         blessing.set_int_custom_property(VERDICT, int(not errors))
+        blessing.set_int_custom_property(SPAN, examples.span or 0)
         blessing.set_string_custom_property("summary", _summary(findings, measured))
         with open(os.path.join(blessing.uri, FINDINGS_FILE), "w") as stream:
             json.dump(
@@ -276,20 +276,6 @@ class DataGate(base_component.BaseComponent):
                 **inputs,
             )
         )
-
-
-class LatestAcceptedData(resolver.ResolverStrategy):
-    """The newest blessing of data that was accepted; refused runs are no baseline."""
-
-    def resolve_artifacts(
-        self, store, input_dict: dict[str, list[types.Artifact]]
-    ) -> dict[str, list[types.Artifact]] | None:
-        """Return at most one artifact a key."""
-        newest = {}
-        for key, artifacts in input_dict.items():
-            accepted = [a for a in artifacts if a.get_int_custom_property(VERDICT) == 1 and os.path.exists(a.uri)]
-            newest[key] = sorted(accepted, key=lambda a: a.id)[-1:]
-        return newest
 
 
 def _limit(validation: Validation, column: str, kind: str) -> float:

@@ -22,7 +22,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import VERDICT, Catalogue, IngestReport
+from components.artifacts import PUSHED, VERDICT, Catalogue, IngestReport
 from components.evaluator.component import JUDGED_SPLIT, VERDICT_FILE
 from components.examples import read_batches
 from components.ingest.component import COUNTS_FILE
@@ -73,6 +73,18 @@ def versions(folder: str | Path) -> list[int]:
     """Return the versions in a model folder, oldest first."""
     path = Path(folder)
     return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit() and p.is_dir()) if path.is_dir() else []
+
+
+def newer_span(folder: str | Path, span: int) -> tuple[str, int] | None:
+    """Return path and span of the newest version where it is of a later span than `span`."""
+    for version in reversed(versions(folder)):
+        path = Path(folder) / str(version)
+        try:
+            found = json.loads((path / "assets.extra" / MANIFEST_FILE).read_text(encoding="utf-8"))["span"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a version that somebody else put there
+        return (str(path), found) if isinstance(found, int) and found > span > 0 else None
+    return None
 
 
 def version_of(folder: str | Path, model: str) -> str | None:
@@ -178,6 +190,13 @@ class PusherExecutor(base_executor.BaseExecutor):
             _describe(output, served, f"version {os.path.basename(served)} already holds this model")
             return
         examples = artifact_utils.get_single_instance(input_dict["examples"])
+        if (newer := newer_span(folder, examples.span or 0)) is not None:
+            output.set_int_custom_property(PUSHED, 0)
+            output.set_string_custom_property(
+                "summary",
+                f"not pushed: this run is for span {examples.span}, and {newer[0]} of span {newer[1]} is there",
+            )
+            return
         columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
         with open(os.path.join(blessing.uri, VERDICT_FILE)) as stream:
             verdict = json.load(stream)
@@ -191,6 +210,7 @@ class PusherExecutor(base_executor.BaseExecutor):
             "blessed_by": verdict["judgements"],
             "metrics": verdict["metrics"],
             "data": counts,
+            "span": examples.span or None,
             "artifacts": {
                 "model": model.uri,
                 "examples": examples.uri,
@@ -207,7 +227,7 @@ class PusherExecutor(base_executor.BaseExecutor):
 def _describe(output: types.Artifact, path: str, summary: str) -> None:
     output.set_string_custom_property("pushed_destination", path)
     output.set_string_custom_property("pushed_version", os.path.basename(path))
-    output.set_int_custom_property("pushed", 1)
+    output.set_int_custom_property(PUSHED, 1)
     output.set_string_custom_property("summary", summary)
 
 

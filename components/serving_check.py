@@ -26,8 +26,8 @@ from components.examples import read_serialized
 from components.refusal import RefusedError
 from components.requests import named_columns
 from configs import Config, canonical_json
-from configs.config import ServingCheck as CheckConfig
 from configs.features import RawColumn
+from configs.serving import ServingCheck as CheckConfig
 from serving.check import Budget, CheckResult, serving_check
 
 RESULT_FILE = "serving_check.json"

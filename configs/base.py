@@ -27,3 +27,13 @@ class Section(BaseModel):
 def resolve(folder: Path, path: str) -> str:
     """Return `path` as it is if it names a remote file system, else made absolute from `folder`."""
     return path if "://" in path else os.path.normpath(os.path.join(folder.absolute(), path))
+
+
+def check_mounted(path: str) -> str:
+    """Return `path`; raise ValueError where it names a remote file system."""
+    if "://" in path:
+        raise ValueError(
+            f"expected a local or mounted folder, got {path}. Versions and locks need a file system with rename; "
+            "mount the bucket, or use a shared volume"
+        )
+    return path

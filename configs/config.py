@@ -10,11 +10,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from configs.base import ColumnName, ConfigError, Section, resolve
+from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
 from configs.features import (
     DERIVED_COLUMNS,
@@ -27,10 +27,13 @@ from configs.features import (
     Sequence,
     Time,
     Vocabulary,
+    check_shared,
 )
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
+from configs.orchestration import Metadata, Orchestration
+from configs.serving import RELEASE_FOLDER, Serving
 from configs.tuning import Tuning
 
 BASELINES: Mapping[str, Model] = {
@@ -38,26 +41,6 @@ BASELINES: Mapping[str, Model] = {
     "lr": LR(type="lr", l2=1e-5),
     "fm": FM(type="fm", l2=0.01),
 }
-
-
-class ServingCheck(Section):
-    """What a candidate must do in a fresh server process before it is pushed."""
-
-    rows: int = Field(default=64, ge=1, le=1000, description="Test rows asked for over gRPC and REST.")
-    tolerance: float = Field(default=1e-4, gt=0, description="Largest difference from the evaluated score.")
-    p50_ms: float = Field(default=100.0, gt=0, description="Largest median latency of a request of one row.")
-    resident_mib: float = Field(default=4096.0, gt=0, description="Largest resident memory of the server in MiB.")
-
-
-class Serving(Section):
-    """Where pushed versions go."""
-
-    model: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="Model name; default: the config's."
-    )
-    folder: str = Field(default="../served", description="Folder of models; a version is FOLDER/MODEL/VERSION.")
-    warmup_requests: int = Field(default=8, ge=0, le=1000, description="Recorded requests replayed at load.")
-    check: ServingCheck = ServingCheck()
 
 
 class Beam(Section):
@@ -73,7 +56,14 @@ class Beam(Section):
 class Runs(Section):
     """Where artifacts, metadata and logs of runs go."""
 
-    folder: str | None = Field(default=None, description="Default: ../runs/NAME.")
+    folder: str | None = Field(
+        default=None, description="Default: ../runs/NAME. A local or mounted folder, shared by all that run nodes."
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def _mounted(cls, value: str | None) -> str | None:
+        return None if value is None else check_mounted(value)
 
 
 class Config(Section):
@@ -98,6 +88,8 @@ class Config(Section):
     serving: Serving = Serving()
     beam: Beam = Beam()
     runs: Runs = Runs()
+    metadata: Metadata = Metadata()
+    orchestration: Orchestration = Orchestration()
 
     _path: Path = PrivateAttr(default=Path("config.yaml"))
 
@@ -110,6 +102,7 @@ class Config(Section):
                 _check_sequence(name, feature, self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
+            check_shared(self.features)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():
@@ -151,6 +144,14 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+        if self.model_name == RELEASE_FOLDER:
+            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
+        if self.metadata.type == "sqlite":
+            for key in ("runs_at_once", "nodes_at_once"):
+                if getattr(self.orchestration, key) > 1:
+                    raise ValueError(
+                        f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
+                    )
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
@@ -163,7 +164,9 @@ class Config(Section):
 
     def training_of(self, contender: Contender) -> Training:
         """Return the training of one of `models`: the config's, but for what is its own."""
-        return Training.model_validate({**self.training.model_dump(by_alias=True), **contender.training})
+        return Training.model_validate(
+            {**self.training.model_dump(by_alias=True, exclude_unset=True), **contender.training}
+        )
 
     @property
     def path(self) -> Path:
@@ -219,6 +222,11 @@ class Config(Section):
         """The folder that holds the served model's versions."""
         return f"{self._absolute(self.serving.folder)}/{self.model_name}"
 
+    @property
+    def release_file(self) -> str:
+        """The ModelServerConfig that servers read and releases change."""
+        return f"{self._absolute(self.serving.release or f'{self.serving.folder}/{RELEASE_FOLDER}')}/models.config"
+
     def _absolute(self, path: str) -> str:
         return resolve(self._path.absolute().parent, path)
 
@@ -239,7 +247,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__ if tree else 'nothing'}")
     for override in overrides:
-        _apply_override(tree, override)
+        # One a line: orchestrators hand all of them over as one text, which may be empty.
+        for line in filter(str.strip, override.splitlines()):
+            _apply_override(tree, line)
     return config_from_tree(tree, path)
 
 
@@ -370,6 +380,11 @@ def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature
         raise ValueError(
             f"features.{name}.feature: {feature.feature!r} must be a vocabulary or hashed feature of the item or the "
             "context, with no separator: a sequence holds its values in the user's earlier events"
+        )
+    table = features.get(other.share or feature.feature)
+    if isinstance(table, Hashed) and table.hashes == 2:
+        raise ValueError(
+            f"features.{name}.feature: {feature.feature!r} has hashes: 2, a sequence takes one id an event"
         )
     if name in (data.user, data.item, data.time, data.label.column, data.display):
         raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")

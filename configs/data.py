@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section, Share
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet", "tfrecord"]
 TimeUnit = Literal["s", "ms", "us", "ns", "iso8601"]
+
+SPAN = "{SPAN}"
+
+# YAML reads 20260131 as a number and 2026-01-31 as a date.
+Span = Annotated[
+    str,
+    BeforeValidator(lambda v: str(v) if isinstance(v, int | date) and not isinstance(v, bool) else v),
+    Field(pattern=r"^(\d{1,18}|\d{4}-\d{2}-\d{2})$"),
+]
 
 _POSITIVE = re.compile(r"^\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*$")
 
@@ -53,20 +62,23 @@ class Label(Section):
 class Split(Section):
     """How examples are divided into train, eval and test; never by chance alone."""
 
-    by: Literal["time", "user_time", "hash"] = Field(
+    by: Literal["time", "user_time", "hash", "span"] = Field(
         description="`time`: the newest share of all rows is test, the next newest eval. `user_time`: the same "
-        "within each user's own rows. `hash`: by a stable hash of the columns in `columns`."
+        "within each user's own rows. `hash`: by a stable hash of the columns in `columns`. `span`: the newest span "
+        "of the window is eval and test, in the proportion of their shares and by that hash; all before it is train."
     )
     eval: Share = Field(default=0.1, description="Share of rows for validation.")
     test: Share = Field(default=0.1, description="Share of rows for the final judgement.")
-    columns: list[ColumnName] = Field(default=[], description="Columns hashed with `by: hash`; default: the user.")
+    columns: list[ColumnName] = Field(
+        default=[], description="Columns hashed with `by: hash` and `by: span`; default: the user."
+    )
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Split:
         if self.eval <= 0 or self.test <= 0 or self.eval + self.test >= 1:
             raise ValueError("eval and test must each be above 0 and leave something to train on (sum below 1)")
-        if self.columns and self.by != "hash":
-            raise ValueError("columns only go with by: hash")
+        if self.columns and self.by not in ("hash", "span"):
+            raise ValueError("columns only go with by: hash and by: span")
         return self
 
 
@@ -99,11 +111,25 @@ class Data(Section):
     label: Label
     split: Split
     display: ColumnName | None = Field(default=None, description="Column that names an item to people: a title.")
-    window: int = Field(default=1, ge=1, description="With `{SPAN}`: how many of the newest spans a run reads.")
+    window: int = Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="With `{SPAN}`: how many spans a run reads. Without `span` the newest there are; with it, so many "
+        "days or numbers that end with it.",
+    )
+    span: Span | None = Field(
+        default=None, description="With `{SPAN}`: the day or number that a run is for; default: the newest there is."
+    )
     max_malformed: Share = Field(
         default=0.01, description="Share of rows that may be malformed; above it the run stops with exit code 3."
     )
     max_field_bytes: int = Field(default=65536, ge=16, description="A row with a longer field is malformed.")
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether the logs come in spans."""
+        return SPAN in self.source
 
     @field_validator("time_range")
     @classmethod
@@ -121,11 +147,47 @@ class Data(Section):
             raise ValueError("user, item, time and label.column must be four different columns")
         if len(set(self.rename.values())) < len(self.rename):
             raise ValueError("rename gives two columns one name")
-        if self.window > 1 and "{SPAN}" not in self.source:
-            raise ValueError("window needs a {SPAN} in source")
+        if not self.has_spans and (self.window > 1 or self.span is not None or self.split.by == "span"):
+            what = "window" if self.window > 1 else "span" if self.span is not None else "split.by: span"
+            raise ValueError(f"{what} needs a {SPAN} in source")
+        if self.split.by == "span" and self.window < 2:
+            raise ValueError("split.by: span needs a window of at least 2: the newest span is for evaluation")
         if self.delimiter is not None and self.format not in (None, "csv"):
             raise ValueError("delimiter only goes with format: csv")
         return self
+
+
+def span_number(span: str) -> int:
+    """Return a span as a number: 20260131 for both 20260131 and 2026-01-31."""
+    return int(span.replace("-", ""))
+
+
+def spans_until(span: str, window: int) -> set[int]:
+    """Return the `window` spans that end with `span`, as numbers: days where it reads as one, else whole numbers."""
+    day = span_day(span)
+    if day is None:
+        return set(range(max(span_number(span) - window + 1, 0), span_number(span) + 1))
+    days = (day - timedelta(days=n) for n in range(min(window, day.toordinal())))
+    return {d.year * 10000 + d.month * 100 + d.day for d in days}
+
+
+def span_day(span: str) -> date | None:
+    """Return the day that a span is; None where it is only a number."""
+    digits = span.replace("-", "")
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if len(digits) == 8 else None
+    except ValueError:
+        return None
+
+
+def span_before(span: str) -> str:
+    """Return the span before: yesterday's, or the number less one. Raises ValueError where there is none."""
+    day = span_day(span)
+    if day is not None:
+        return (day - timedelta(days=1)).strftime("%Y-%m-%d" if "-" in span else "%Y%m%d")
+    if span_number(span) == 0:
+        raise ValueError("no span comes before 0")
+    return str(span_number(span) - 1)
 
 
 def _is_number(text: str) -> bool:

@@ -152,8 +152,12 @@ class _Page:
                 return f"names, each with {self._type(values)}"
             case {"type": "integer" | "number" as kind}:
                 return ("whole number" if kind == "integer" else "number") + _range(schema)
+            case {"type": "boolean"}:
+                return "`true` or `false`"
             case {"type": "string", "format": "date-time"}:
                 return "time"
+            case {"type": "string", "format": "date"}:
+                return "day"
             case {"type": "string", "pattern": pattern}:
                 return _NAMED_PATTERNS.get(pattern, f"text matching `{pattern}`")
             case {"type": "string"}:

@@ -19,7 +19,7 @@ class KnownOrContent(keras.Model):
 
     def __init__(self, features: Sequence[TransformedFeature], known: keras.Model, content: keras.Model, share: float):
         super().__init__()
-        self._ids = [f for f in features if f.hideable and f.oov]
+        self._ids = [f for f in features if f.hideable and f.oov and not f.multivalued]
         self._known, self._content = known, content
         self._share = share
 

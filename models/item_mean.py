@@ -21,6 +21,8 @@ class ItemMean(keras.Model):
     def __init__(self, config: ItemMeanConfig, features: Sequence[TransformedFeature]):
         super().__init__()
         self._item = id_of("item", features)
+        if self._item.multivalued:
+            raise ValueError(f"needs {self._item.name} with one id an item: hashes: 2 gives it two")
         self._prior = config.prior
         self._logits = self.add_weight(name="logits", shape=[self._item.size], initializer="zeros", trainable=False)
 

@@ -14,20 +14,22 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import compare, data, deploy, doctor, init, predict, release, run, schema, tune
+from pipeline.commands import compare, data, deploy, doctor, graph, init, predict, release, run, schema, tune
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
 app = typer.Typer(
     name="recsys",
     help="Interaction logs in, a served, gated and reversible recommender out.\n\n"
-    "Exit codes: 0 done, 1 something broke, 2 the call or the config is wrong, 3 a gate said no.",
+    "Exit codes: 0 done, 1 something broke, 2 the call or the config is wrong, 3 a gate said no, "
+    "4 (run-node) skipped: a gate before it said no, or a newer span is served.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(run.run)
 app.command("run-node")(run.run_node)
+app.command()(graph.graph)
 app.command()(compare.compare)
 app.command()(tune.tune)
 app.command()(init.init)

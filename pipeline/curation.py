@@ -13,6 +13,7 @@ from tfx.types import artifact_utils
 
 from components.schema import column_types, infer_schema, load_statistics, read_schema
 from configs import Config, ConfigError
+from pipeline.store import connection, store_exists
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,8 @@ def _merged(old: schema_pb2.Schema, new: schema_pb2.Schema) -> schema_pb2.Schema
 
 
 def _newest_statistics(config: Config):
-    path = f"{config.runs_folder}/metadata.sqlite"
-    if os.path.exists(path):
-        with metadata.Metadata(metadata.sqlite_metadata_connection_config(path)) as handle:
+    if store_exists(config):
+        with metadata.Metadata(connection(config)) as handle:
             found = handle.store.get_artifacts_by_type("ExampleStatistics")
             types = {t.id: t for t in handle.store.get_artifact_types()}
             for artifact in sorted(found, key=lambda a: a.id, reverse=True):

@@ -13,8 +13,6 @@ from tensorflow_data_validation import StatsOptions
 from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
@@ -23,7 +21,8 @@ import configs
 import models
 import transforms
 from components.artifacts import DataBlessing
-from components.data_gate import DataGate, LatestAcceptedData
+from components.data_gate import DataGate
+from components.earlier import LatestAcceptedData, LatestBlessedModel
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
@@ -31,6 +30,12 @@ from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
 from configs import Config
+from configs.data import span_number
+from pipeline.store import connection
+
+ALWAYS_RUN: frozenset[str] = frozenset()  # nodes that run however those before them ended
+
+_TRANSFORMED_FILES = 4  # at least
 
 
 def create_pipeline(config: Config) -> Pipeline:
@@ -42,7 +47,8 @@ def create_pipeline(config: Config) -> Pipeline:
     statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"], code=_source("components/schema.py"))
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    accepted = Resolver(strategy_class=LatestAcceptedData, blessing=Channel(type=DataBlessing)).with_id(
+    before = {"before": span_number(config.data.span)} if config.data.span else {}
+    accepted = Resolver(strategy_class=LatestAcceptedData, config=before, blessing=Channel(type=DataBlessing)).with_id(
         "LastAcceptedData"
     )
     gate = DataGate(
@@ -61,6 +67,10 @@ def create_pipeline(config: Config) -> Pipeline:
         custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
         disable_statistics=True,
     )
+    if config.beam.runner == "FnApiRunner":
+        # As it is by default it would write one file, and training deals out files to workers.
+        bundles = max(_TRANSFORMED_FILES, config.training.workers)
+        transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
 
@@ -78,7 +88,8 @@ def create_pipeline(config: Config) -> Pipeline:
     candidate = train(config.model, "Trainer")
     baselines: Mapping[str, BaseNode] = {name: train(m, f"Baseline.{name}") for name, m in config.baselines.items()}
     blessed = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=LatestBlessedModel,
+        config=before,
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
     ).with_id("LastBlessedModel")
@@ -117,7 +128,7 @@ def create_pipeline(config: Config) -> Pipeline:
             candidate, *baselines.values(), blessed, evaluator, serving_check, pusher,
         ],
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
+        metadata_connection_config=connection(config),
         # The runner is named: Beam's default would pick another engine where it can download one.
         beam_pipeline_args=[f"--runner={config.beam.runner}", *config.beam.args],
     )  # fmt: skip

@@ -16,17 +16,20 @@ from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.compiler.constants import PIPELINE_RUN_ID_PARAMETER_NAME
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
+from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import event_lib
 from tfx.proto.orchestration import pipeline_pb2
 
-from components.artifacts import VERDICT
+from components.artifacts import PUSHED, VERDICT
 from configs import Config
-from pipeline.graph import create_pipeline
+from pipeline.graph import ALWAYS_RUN, create_pipeline
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
 _UNFINISHED = (_EXECUTION.NEW, _EXECUTION.RUNNING)
+_ARTIFACT = metadata_store_pb2.Artifact
+_BLESSING = "blessing"
 
 
 class State(enum.Enum):
@@ -35,6 +38,7 @@ class State(enum.Enum):
     DONE = "done"
     CACHED = "cached"
     REFUSED = "refused"
+    SKIPPED = "skipped"
 
 
 class NodeFailedError(Exception):
@@ -43,12 +47,13 @@ class NodeFailedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a node that ended has made: artifacts by output, and how long it took."""
+    """What a node that ended has made: artifacts by output, and how long it took. `why` says why it was skipped."""
 
     node: str
     state: State
     seconds: float
     outputs: Mapping[str, list[metadata_store_pb2.Artifact]]
+    why: str = ""
 
     def uri(self, output: str) -> str:
         """Return where an output's only artifact lies."""
@@ -58,42 +63,61 @@ class Outcome:
 class Graph:
     """A config's compiled pipeline, run node by node, and what its metadata store knows."""
 
-    def __init__(self, config: Config):
-        self._pipeline: pipeline_pb2.Pipeline = Compiler().compile(create_pipeline(config))
+    def __init__(self, config: Config, pipeline: Pipeline | None = None):
+        self._pipeline: pipeline_pb2.Pipeline = Compiler().compile(pipeline or create_pipeline(config))
         self._root = config.runs_folder
         os.makedirs(self._root, exist_ok=True)
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self._pipeline.pipeline_info.id
 
     @property
     def nodes(self) -> list[str]:
         """The nodes' ids, each after those it needs."""
         return [node.pipeline_node.node_info.id for node in self._pipeline.nodes]
 
+    def needs(self, node: str) -> list[str]:
+        """Return the nodes that `node` waits for."""
+        return sorted(self._node(node).upstream_nodes, key=self.nodes.index)
+
     def edges(self) -> list[tuple[str, str]]:
         """Return (upstream, downstream) pairs."""
-        return [
-            (up, n.pipeline_node.node_info.id) for n in self._pipeline.nodes for up in n.pipeline_node.upstream_nodes
-        ]
+        return [(up, node) for node in self.nodes for up in self.needs(node)]
+
+    def kind(self, node: str) -> str:
+        """Return what a node is: its component's type."""
+        return self._node(node).node_info.type.name.rpartition(".")[2]
+
+    def is_gate(self, node: str) -> bool:
+        """Whether a node gives a verdict that can stop the run."""
+        return _BLESSING in self._node(node).outputs.outputs and self.kind(node) != "Resolver"
 
     def outcome(self, node: str, run: str) -> Outcome | None:
-        """Return how `node` ended in `run`; None where it did not, or not yet."""
-        with metadata.Metadata(self._connection(self._pipeline)) as handle:
-            for execution in reversed(self._executions(handle.store, node, run)):
-                if execution.last_known_state in _FINISHED:
-                    return _outcome(handle.store, node, execution)
-        return None
+        """Return how `node` ended in `run`; None where it did not, not yet, or what it made has been freed since."""
+        with metadata.Metadata(self._connection()) as handle:
+            return self._outcome(handle.store, node, run)
 
     def run_node(self, node: str, run: str) -> Outcome:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 
-        Raises what the node raised, or NodeFailedError; what a failed node has written is removed.
+        A node behind a gate that said no in this run is skipped. What a call that was killed has left is cleaned up
+        first. Raises what the node raised, or NodeFailedError; what a failed node has written is removed. No other
+        process may run the same node at the same time.
         """
-        if known := self.outcome(node, run):
-            return known
+        with metadata.Metadata(self._connection()) as handle:
+            if known := self._outcome(handle.store, node, run):
+                return known
+            left = [e for e in self._executions(handle.store, node, run) if e.last_known_state in _UNFINISHED]
+            self._discard(handle.store, left)
+            if node not in ALWAYS_RUN and (gate := self._refused_before(handle.store, node, run)):
+                return Outcome(node, State.SKIPPED, 0.0, {}, f"{gate} said no in this run")
         ir = copy.deepcopy(self._pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {PIPELINE_RUN_ID_PARAMETER_NAME: run})
         pipeline_node = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node)
         deployment = runner_utils.extract_local_deployment_config(ir)
-        connection = self._connection(ir)
+        connection = self._connection()
         try:
             launcher.Launcher(
                 pipeline_node=pipeline_node,
@@ -122,10 +146,39 @@ class Graph:
 
         Call it only while nothing runs in this folder.
         """
-        with metadata.Metadata(self._connection(self._pipeline)) as handle:
-            unfinished = [e for e in handle.store.get_executions() if e.last_known_state in _UNFINISHED]
+        with metadata.Metadata(self._connection()) as handle:
+            of_pipeline = handle.store.get_context_by_type_and_name("pipeline", self.name)
+            known = handle.store.get_executions_by_context(of_pipeline.id) if of_pipeline else []
+            unfinished = [e for e in known if e.last_known_state in _UNFINISHED]
             self._discard(handle.store, unfinished)
         return len(unfinished)
+
+    def _node(self, node: str) -> pipeline_pb2.PipelineNode:
+        return next(n.pipeline_node for n in self._pipeline.nodes if n.pipeline_node.node_info.id == node)
+
+    def _refused_before(self, store: mlmd.MetadataStore, node: str, run: str) -> str | None:
+        """Return the first gate that `node` depends on, however far up, and that said no in `run`."""
+        above: set[str] = set()
+        todo = [node]
+        while todo:
+            fresh = set(self.needs(todo.pop())) - above
+            above |= fresh
+            todo.extend(fresh)
+        for gate in self.nodes:
+            if gate in above and self.is_gate(gate):
+                outcome = self._outcome(store, gate, run)
+                if outcome is not None and outcome.state is State.REFUSED:
+                    return gate
+        return None
+
+    def _outcome(self, store: mlmd.MetadataStore, node: str, run: str) -> Outcome | None:
+        for execution in reversed(self._executions(store, node, run)):
+            if execution.last_known_state in _FINISHED:
+                outcome = _outcome(store, node, execution)
+                freed = any(a.state == _ARTIFACT.DELETED for made in outcome.outputs.values() for a in made)
+                # What a resolver found is another run's; that it has gone since changes nothing about this one.
+                return None if freed and self.kind(node) != "Resolver" else outcome
+        return None
 
     def _discard(self, store: mlmd.MetadataStore, executions: list[metadata_store_pb2.Execution]) -> None:
         """Mark executions as failed and remove their outputs."""
@@ -146,8 +199,8 @@ class Graph:
                         found.append(f"{base}/{execution}")
         return found
 
-    def _connection(self, ir: pipeline_pb2.Pipeline) -> metadata_store_pb2.ConnectionConfig:
-        config = runner_utils.extract_local_deployment_config(ir).metadata_connection_config
+    def _connection(self) -> metadata_store_pb2.ConnectionConfig:
+        config = runner_utils.extract_local_deployment_config(self._pipeline).metadata_connection_config
         return getattr(config, config.WhichOneof("connection_config"))
 
     def _executions(self, store: mlmd.MetadataStore, node: str, run: str) -> list[metadata_store_pb2.Execution]:
@@ -175,8 +228,12 @@ def _outcome(store: mlmd.MetadataStore, node: str, execution: metadata_store_pb2
     state = State.CACHED if execution.last_known_state == _EXECUTION.CACHED else State.DONE
     # Only a gate has this output of its own; a resolver's is an earlier run's, which does not stop this one.
     if "Resolver" not in execution.type and any(
-        a.custom_properties[VERDICT].int_value == 0 for a in outputs.get("blessing", [])
+        a.custom_properties[VERDICT].int_value == 0 for a in outputs.get(_BLESSING, [])
     ):
         state = State.REFUSED
+    why = ""
+    for artifact in outputs.get("pushed_model", []):
+        if artifact.custom_properties[PUSHED].int_value == 0:
+            state, why = State.SKIPPED, artifact.custom_properties["summary"].string_value
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-    return Outcome(node, state, seconds, outputs)
+    return Outcome(node, state, seconds, outputs, why)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +11,11 @@ from functools import partial
 
 from components.refusal import RefusedError
 from configs import Config
+from pipeline.locks import whole_folder
 from pipeline.nodes import Graph, Outcome, State, new_run_id
 from pipeline.says import what_it_found, why_refused
 
 progress = logging.getLogger("recsys.progress")
-
-
-class BusyError(Exception):
-    """Another run is under way in the same folder."""
 
 
 @dataclass
@@ -43,7 +38,7 @@ class Result:
 
 def run(config: Config, watcher: Watcher, last: str | None = None) -> Result:
     """Run every node, or those up to `last`. Raises RefusedError where a gate says no, and whatever a node raises."""
-    with only_run(config.runs_folder):
+    with whole_folder(config.runs_folder):
         graph = Graph(config)
         if count := graph.clean_up():
             watcher.cleaned(count)
@@ -61,25 +56,6 @@ def run(config: Config, watcher: Watcher, last: str | None = None) -> Result:
             if outcome.state is State.REFUSED:
                 raise RefusedError(why_refused(outcome))
     return result
-
-
-@contextmanager
-def only_run(folder: str) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies, however it dies."""
-    os.makedirs(folder, exist_ok=True)
-    with open(f"{folder}/.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise BusyError(
-                f"{folder}: another run is under way (process {holder}). Wait for it, or stop it."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 @contextmanager

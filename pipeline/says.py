@@ -28,6 +28,20 @@ def what_it_found(outcome: Outcome) -> str:
     return ""
 
 
+def as_values(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as JSON values: state, seconds, what it found, and artifacts by output."""
+    return {
+        "node": outcome.node,
+        "state": outcome.state.value,
+        "seconds": round(outcome.seconds, 3),
+        "found": outcome.why or what_it_found(outcome),
+        "outputs": {
+            name: [{"id": a.id, "type": a.type, "uri": a.uri} for a in artifacts]
+            for name, artifacts in outcome.outputs.items()
+        },
+    }
+
+
 def why_refused(outcome: Outcome) -> str:
     """Return a gate's reasons, one a line, and where all of them are."""
     uri = outcome.uri("blessing")

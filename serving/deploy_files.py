@@ -11,7 +11,7 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
-from serving.release import STABLE
+from serving.release import Release
 from serving.server.status import Code, ServingError
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -47,43 +47,29 @@ class Deployment:
     p99_budget_ms: float = 50.0
 
 
-def write(deployment: Deployment, folder: str | pathlib.Path, *, host_path: str | None = None) -> list[pathlib.Path]:
-    """Write every file under `folder`; returns their paths. An existing models.config is kept: it is release state.
-
-    `host_path` is where the versions are on the machine that runs compose (its `base_path` by default).
-    """
+def write(deployment: Deployment, folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """Write every file under `folder`; returns their paths. What models.config holds is release state and is kept."""
     import yaml
 
     folder = pathlib.Path(folder)
     if not deployment.base_path.startswith("/") and "://" not in deployment.base_path:
         raise ServingError(Code.INVALID_ARGUMENT, f"base_path must be absolute or a URI; got {deployment.base_path}")
+    models_config = folder / "models.config"
+    Release(models_config, deployment.model, base_path=deployment.base_path).enter()
     texts = {
         "batching.config": batching_config(deployment),
         "monitoring.config": f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n',
-        "compose.yaml": yaml.safe_dump(compose(deployment, host_path or deployment.base_path), sort_keys=False),
-        "kubernetes.yaml": yaml.safe_dump_all(kubernetes(deployment), sort_keys=False),
+        "compose.yaml": yaml.safe_dump(compose(deployment), sort_keys=False),
+        "kubernetes.yaml": yaml.safe_dump_all(kubernetes(deployment, models_config.read_text()), sort_keys=False),
         "prometheus.yml": yaml.safe_dump(prometheus(deployment), sort_keys=False),
         "alerts.yml": yaml.safe_dump(alerts(deployment), sort_keys=False),
         "grafana/dashboard.json": json.dumps(dashboard(deployment), indent=2) + "\n",
     }
-    if not (folder / "models.config").exists():
-        texts["models.config"] = models_config(deployment)
     for name, text in texts.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    return [folder / name for name in sorted({*texts, "models.config"})]
-
-
-def models_config(deployment: Deployment, stable: int | None = None) -> str:
-    """The ModelServerConfig, following the newest version until a release says otherwise."""
-    label = f'    version_labels {{ key: "{STABLE}" value: {stable} }}\n' if stable is not None else ""
-    policy = f"    model_version_policy {{ specific {{ versions: {stable} }} }}\n" if stable is not None else ""
-    return (
-        "model_config_list {\n  config {\n"
-        f'    name: "{deployment.model}"\n    base_path: "{deployment.base_path}"\n    model_platform: "tensorflow"\n'
-        f"{policy}{label}  }}\n}}\n"
-    )
+    return [folder / name for name in sorted({*texts, models_config.name})]
 
 
 def batching_config(deployment: Deployment) -> str:
@@ -110,15 +96,16 @@ def server_flags(deployment: Deployment, config: str = "/config") -> list[str]:
     return flags
 
 
-def compose(deployment: Deployment, host_path: str) -> dict[str, Any]:
-    """A compose file: the server, Prometheus and Grafana."""
+def compose(deployment: Deployment) -> dict[str, Any]:
+    """A compose file: the server, Prometheus and Grafana. Versions keep their path inside the container."""
+    mounted = [] if "://" in deployment.base_path else [f"{deployment.base_path}:{deployment.base_path}:ro"]
     return {
         "services": {
             "serving": {
                 "image": deployment.image,
                 "command": server_flags(deployment),
                 "ports": [f"{port}:{port}" for port in (deployment.grpc_port, deployment.rest_port)],
-                "volumes": [f"{host_path}:{deployment.base_path}:ro", ".:/config:ro"],
+                "volumes": [*mounted, ".:/config:ro"],
                 "restart": "unless-stopped",
                 "healthcheck": {
                     "test": ["CMD-SHELL", f"exec 3<>/dev/tcp/127.0.0.1/{deployment.rest_port}"],
@@ -138,7 +125,7 @@ def compose(deployment: Deployment, host_path: str) -> dict[str, Any]:
     }
 
 
-def kubernetes(deployment: Deployment) -> list[dict[str, Any]]:
+def kubernetes(deployment: Deployment, models_config: str) -> list[dict[str, Any]]:
     """A ConfigMap, a Deployment with readiness and resources, a Service and a disruption budget."""
     name = f"serving-{deployment.model}".replace("_", "-").lower()
     labels = {"app": name}
@@ -171,7 +158,7 @@ def kubernetes(deployment: Deployment) -> list[dict[str, Any]]:
         "prometheus.io/port": str(deployment.rest_port),
     }
     config = {
-        "models.config": models_config(deployment),
+        "models.config": models_config,
         "batching.config": batching_config(deployment),
         "monitoring.config": f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n',
     }

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from configs import Config
 from serving.server.status import Code, ServingError
 
 STABLE = "stable"
@@ -73,15 +74,46 @@ class Release:
     """The releases of the models in one ModelServerConfig file."""
 
     def __init__(
-        self, config_file: str | pathlib.Path, model: str, *, apply: Apply | None = None, who: str | None = None
+        self,
+        config_file: str | pathlib.Path,
+        model: str,
+        *,
+        base_path: str | None = None,
+        apply: Apply | None = None,
+        who: str | None = None,
     ):
-        """`apply` tells a running server at once (see `reload_by_rpc`); without it, servers poll the file."""
+        """`apply` tells a running server at once (see `reload_by_rpc`); without it, servers poll the file.
+
+        With `base_path`, a model that the file does not have yet (or no file at all) is entered by the first change.
+        """
         self.config_file = pathlib.Path(config_file)
         self.routes_file = self.config_file.with_name(self.config_file.name + ".routes.json")
         self.audit_file = self.config_file.with_name(self.config_file.name + ".audit.jsonl")
         self.model = model
+        self._base_path = base_path
         self._apply = apply
         self._who = who or _user()
+
+    @classmethod
+    def of(cls, config: Config) -> Release:
+        """The release of a recommender, as its config says."""
+        server = config.serving.server
+        return cls(
+            config.release_file,
+            config.model_name,
+            base_path=config.model_folder,
+            apply=reload_by_rpc(server) if server else None,
+        )
+
+    def enter(self) -> None:
+        """Write the model into the file if it is not there yet; it then follows the newest version."""
+        from google.protobuf import text_format
+
+        with self._locked():
+            config, _ = self._read()
+            text = text_format.MessageToString(config)
+            if not self.config_file.exists() or _parse(self.config_file.read_text(), self.config_file) != config:
+                replace_file(self.config_file, text)
 
     def standing(self) -> Standing:
         """What the files say, without asking a server."""
@@ -101,27 +133,43 @@ class Release:
                 raise _usage(f"model {self.model!r} has no stable version yet: promote one first")
             if chosen == stable:
                 raise _usage(f"version {chosen} is the stable one; there is nothing to compare it with")
-            salt = before.route.salt if before.labels.get(CANARY) == chosen else str(chosen)
+            # A larger share of a running canary keeps its users; another start of it is another experiment.
+            running = before.labels.get(CANARY) == chosen
+            salt = before.route.salt if running else f"{chosen}.{len(self.history())}"
             self._move(config, entry, {STABLE: stable, CANARY: chosen}, keep=[stable])
             self._write_route(Route(percent, shadow_percent, salt))
         return self.standing()
 
     def promote(self, version: int | None = None, *, why: str = "") -> Standing:
-        """Make `version` (the canary, or else the newest on disk) the stable one; all traffic goes to it."""
+        """Make `version` (the canary, or else the newest on disk) the stable one; all traffic goes to it.
+
+        A version that was rolled back is promoted only where it is named.
+        """
         with self._change("promote", why) as (config, entry):
             before = self._standing(entry)
             chosen = self._on_disk(entry, before.labels.get(CANARY) if version is None else version)
+            undone = self._rolled_back(chosen)
+            if version is None and undone:
+                raise _usage(
+                    f"version {chosen} was rolled back at {undone.time} by {undone.who} "
+                    f"({undone.why or 'no reason given'}); name it to promote it all the same"
+                )
             last = before.labels.get(STABLE)
             # Traffic leaves the canary label before the label goes.
             self._write_route(Route())
             self._move(config, entry, {STABLE: chosen}, keep=[last] if last not in (None, chosen) else [])
         return self.standing()
 
-    def rollback(self, *, why: str = "") -> Standing:
-        """End a running canary; without one, make the version that was stable before this one stable again."""
+    def rollback(self, *, canary: int | None = None, why: str = "") -> Standing:
+        """End a running canary; without one, make the version that was stable before this one stable again.
+
+        With `canary`, only that one is ended: INVALID_ARGUMENT where it is no longer the canary.
+        """
         with self._change("rollback", why) as (config, entry):
             before = self._standing(entry)
             stable = before.labels.get(STABLE)
+            if canary is not None and before.labels.get(CANARY) != canary:
+                raise _usage(f"version {canary} of model {self.model!r} is no canary any more")
             self._write_route(Route())
             if CANARY in before.labels:
                 assert stable is not None
@@ -153,7 +201,7 @@ class Release:
 
     def _move(self, config: Any, entry: Any, labels: dict[str, int], keep: list[int]) -> None:
         """Load what `labels` name beside what is labelled now, then move the labels, then let the rest go."""
-        original = self.config_file.read_text()
+        original = self.config_file.read_text() if self.config_file.exists() else None
         wanted = sorted({*labels.values(), *keep})
         present = set(entry.version_labels.values())
         try:
@@ -164,9 +212,12 @@ class Release:
             entry.version_labels.update(labels)
             self._take_over(config)
         except ServingError:
-            _replace(self.config_file, original)
+            if original is None:
+                self.config_file.unlink(missing_ok=True)
+            else:
+                replace_file(self.config_file, original)
             with contextlib.suppress(ServingError):
-                if self._apply:
+                if self._apply and original is not None:
                     self._apply(_parse(original, self.config_file))
             raise
         self._serve(entry, wanted)
@@ -180,7 +231,7 @@ class Release:
     def _take_over(self, config: Any) -> None:
         from google.protobuf import text_format
 
-        _replace(self.config_file, text_format.MessageToString(config))
+        replace_file(self.config_file, text_format.MessageToString(config))
         if self._apply:
             self._apply(config)
 
@@ -188,9 +239,8 @@ class Release:
 
     @contextlib.contextmanager
     def _change(self, action: str, why: str) -> Iterator[tuple[Any, Any]]:
-        """One change at a time, whoever makes it; what was done is in the audit log."""
-        with (self.config_file.with_name(self.config_file.name + ".lock")).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """A change, which goes to the audit log."""
+        with self._locked():
             config, entry = self._read()
             before = self._standing(entry)
             route = before.route
@@ -214,14 +264,30 @@ class Release:
                 log.flush()
                 os.fsync(log.fileno())
 
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One change at a time, whoever makes it."""
+        self.config_file.parent.mkdir(parents=True, exist_ok=True)
+        with (self.config_file.with_name(self.config_file.name + ".lock")).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _read(self) -> tuple[Any, Any]:
         try:
-            config = _parse(self.config_file.read_text(), self.config_file)
+            text = self.config_file.read_text()
+        except FileNotFoundError:
+            text = ""
         except OSError as error:
-            raise _usage(f"{self.config_file}: {error.strerror}; write one with `recsys deploy files`") from error
+            raise _usage(f"{self.config_file}: {error.strerror}") from error
+        config = _parse(text, self.config_file)
         for entry in config.model_config_list.config:
             if entry.name == self.model:
                 return config, entry
+        if self._base_path is not None:
+            entry = config.model_config_list.config.add(
+                name=self.model, base_path=self._base_path, model_platform="tensorflow"
+            )
+            return config, entry
         names = [entry.name for entry in config.model_config_list.config]
         raise _usage(f"{self.config_file} has no model {self.model!r}; it has {names}")
 
@@ -244,6 +310,15 @@ class Release:
             raise _usage(f"version {version} of model {self.model!r} is not under {entry.base_path}; it has {found}")
         return version
 
+    def _rolled_back(self, version: int) -> Change | None:
+        """The change that took `version` back, if it has not been promoted or made a canary since."""
+        for change in reversed(self.history()):
+            if version in change.after["labels"].values():
+                return None
+            if change.action == "rollback" and version in change.before["labels"].values():
+                return change
+        return None
+
     def _earlier(self, stable: int | None, entry: Any) -> list[int]:
         """Versions that were stable before, latest first, still on disk."""
         found = _on_disk(entry)
@@ -257,7 +332,7 @@ class Release:
     def _write_route(self, route: Route) -> None:
         routes = _read_routes(self.routes_file)
         routes[self.model] = asdict(route)
-        _replace(self.routes_file, json.dumps(routes, indent=2) + "\n")
+        replace_file(self.routes_file, json.dumps(routes, indent=2) + "\n")
 
 
 def read_route(file: pathlib.Path, model: str) -> Route:
@@ -314,7 +389,7 @@ def _on_disk(entry: Any) -> list[int]:
         return []
 
 
-def _replace(file: pathlib.Path, text: str) -> None:
+def replace_file(file: pathlib.Path, text: str) -> None:
     """Whoever reads `file` sees the old text or the new, also after a power cut."""
     with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
         new.write(text)

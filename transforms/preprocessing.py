@@ -32,6 +32,7 @@ _FEATURES: TypeAdapter[dict[str, Feature]] = TypeAdapter(dict[str, Feature])
 _MISSING = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}
 _Z_LIMIT = 10.0
 _SEPARATOR = "\x1f"
+_SECOND_HASH = [0x5EC04D, 0x4A54]  # any key: it makes the second hash of a value independent of the first
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,9 +45,14 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
     time = custom_config["time"]
     outputs: dict[str, Any] = {}
     vocabularies: dict[str, Any] = {}
-    for name, feature in features.items():
+    # Those whose table others share come first: theirs is the vocabulary.
+    for name, feature in sorted(features.items(), key=lambda item: getattr(item[1], "share", None) is not None):
         if isinstance(feature, Vocabulary | Hashed):
-            outputs[name] = _text_ids(name, feature, inputs[feature.column or name], vocabularies)
+            shared = features[feature.share] if feature.share else feature
+            assert isinstance(shared, Vocabulary | Hashed)
+            outputs[name] = _text_ids(
+                feature.share or name, feature, shared, inputs[feature.column or name], vocabularies
+            )
         elif isinstance(feature, Numeric):
             outputs[name] = _scaled(feature, inputs[feature.column or name])
         elif isinstance(feature, Bucketized):
@@ -60,7 +66,7 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
                 tf.strings.join(tokens, separator=_SEPARATOR), feature.buckets
             )
         elif isinstance(feature, Sequence):
-            outputs[name] = _sequence_ids(feature, features[feature.feature], inputs[name], vocabularies)
+            outputs[name] = _sequence_ids(feature, features, inputs[name], vocabularies)
     if LABEL in inputs:
         outputs[LABEL] = first_value(inputs[LABEL])
     return outputs
@@ -93,55 +99,76 @@ def split_values(column: tf.SparseTensor, separator: str) -> tf.SparseTensor:
 
 
 def _text_ids(
-    name: str, feature: Vocabulary | Hashed, column: tf.SparseTensor, vocabularies: dict[str, Any]
+    name: str,
+    feature: Vocabulary | Hashed,
+    table: Vocabulary | Hashed,
+    column: tf.SparseTensor,
+    vocabularies: dict[str, Any],
 ) -> tf.Tensor | tf.SparseTensor:
+    """Return ids as `table`, the feature itself or the one whose table it shares, declares them; `name` is its name."""
     if feature.separator is None:
         text = first_value(column)
         if feature.default is not None:
             text = tf.where(is_given(text), text, feature.default)
         given = is_given(text)
-        # Analyzed as sparse values, so that "missing" never becomes a word of the vocabulary.
-        _analyze(name, feature, tf.boolean_mask(text, given), vocabularies)
-        ids = _lookup(name, feature, text, vocabularies)
-        return tf.where(given, ids + 1, tf.zeros_like(ids))
+        if table is feature:
+            # Analyzed as sparse values, so that "missing" never becomes a word of the vocabulary.
+            _analyze(name, table, tf.boolean_mask(text, given), vocabularies)
+        ids = _lookup(name, table, text, vocabularies)
+        return tf.where(given if ids.shape.rank == 1 else given[:, tf.newaxis], ids + 1, tf.zeros_like(ids))
     values = split_values(column, feature.separator)
     if feature.default is not None:
         values, _ = tf.sparse.fill_empty_rows(values, feature.default)
-    _analyze(name, feature, values.values, vocabularies)
-    ids = _lookup(name, feature, values, vocabularies)
+    if table is feature:
+        _analyze(name, table, values.values, vocabularies)
+    ids = _lookup(name, table, values, vocabularies)
     shifted = tf.SparseTensor(ids.indices, ids.values + 1, ids.dense_shape)
     filled, _ = tf.sparse.fill_empty_rows(shifted, tf.constant(0, tf.int64))
     return filled
 
 
 def _sequence_ids(
-    feature: Sequence, of: Feature, column: tf.SparseTensor, vocabularies: Mapping[str, Any]
+    feature: Sequence, features: Mapping[str, Feature], column: tf.SparseTensor, vocabularies: Mapping[str, Any]
 ) -> tf.SparseTensor:
     """Return the ids of the newest values in the vocabulary of the feature they are of; rows may be empty."""
+    of = features[feature.feature]
     assert isinstance(of, Vocabulary | Hashed)
+    name = of.share or feature.feature
+    table = features[name]
+    assert isinstance(table, Vocabulary | Hashed)
     newest = tf.RaggedTensor.from_sparse(column)[:, -feature.length :]
-    ids = _lookup(feature.feature, of, newest.values, vocabularies)
+    ids = _lookup(name, table, newest.values, vocabularies)
     return newest.with_values(ids + 1).to_sparse()
 
 
 def _analyze(name: str, feature: Vocabulary | Hashed, values: tf.Tensor, vocabularies: dict[str, Any]) -> None:
-    if isinstance(feature, Vocabulary):
-        vocabularies[name] = tft.vocabulary(
-            values,
-            top_k=feature.top,
-            frequency_threshold=feature.min_count,
-            vocab_filename=name,
-            reserved_tokens=tf.constant([], tf.string),
-        )
+    """Learn which values, or buckets of a hash, have been seen often enough to have rows of their own."""
+    if isinstance(feature, Hashed) and feature.min_count == 1:
+        return
+    if isinstance(feature, Hashed):
+        values = tf.strings.as_string(tf.strings.to_hash_bucket_fast(values, feature.buckets))
+    vocabularies[name] = tft.vocabulary(
+        values,
+        top_k=feature.top if isinstance(feature, Vocabulary) else None,
+        frequency_threshold=feature.min_count,
+        vocab_filename=name,
+        reserved_tokens=tf.constant([], tf.string),
+    )
 
 
 def _lookup(name: str, feature: Vocabulary | Hashed, text, vocabularies: Mapping[str, Any]):
+    """Return ids from 0, -1 for a bucket without a row; with two hashes [values, 2]."""
     if isinstance(feature, Vocabulary):
         return tft.apply_vocabulary(text, vocabularies[name], num_oov_buckets=feature.oov)
     if isinstance(text, tf.SparseTensor):
-        ids = tf.strings.to_hash_bucket_fast(text.values, feature.buckets)
-        return tf.SparseTensor(text.indices, ids, text.dense_shape)
-    return tf.strings.to_hash_bucket_fast(text, feature.buckets)
+        return tf.SparseTensor(text.indices, _lookup(name, feature, text.values, vocabularies), text.dense_shape)
+    ids = tf.strings.to_hash_bucket_fast(text, feature.buckets)
+    if feature.hashes == 2:
+        second = tf.strings.to_hash_bucket_strong(text, feature.buckets, key=_SECOND_HASH)
+        return tf.stack([ids, second], axis=1)
+    if feature.min_count > 1:
+        return tft.apply_vocabulary(tf.strings.as_string(ids), vocabularies[name], default_value=-1)
+    return ids
 
 
 def _scaled(feature: Numeric, column: tf.SparseTensor) -> tf.Tensor:

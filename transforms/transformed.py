@@ -8,7 +8,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from configs.features import LABEL, Bucketized, Cold, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
 from configs.features import Sequence as SequenceFeature
 from transforms.preprocessing import AGE_BUCKETS
 
@@ -21,7 +21,9 @@ class TransformedFeature:
 
     Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
     `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
-    says that the feature identifies a single user or item, `crossed` that it is the pair of two others.
+    says that the feature identifies a single user or item, `crossed` that it is the pair of two others. `table` names
+    the feature whose embeddings it looks up, "" its own. `quotient_remainder` and `cold` are as the feature table has
+    them.
 
     A sequence is several-valued, oldest first, always `length` wide; its ids are those of the feature `sequence_of`.
     """
@@ -34,9 +36,19 @@ class TransformedFeature:
     pool: Literal["mean", "sum"] = "mean"
     oov: tuple[int, int] | None = None
     hideable: bool = False
+    table: str = ""
+    quotient_remainder: int | None = None
+    cold: Cold = "learnt"
     crossed: bool = False
     sequence_of: str | None = None
     length: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of its embedding table."""
+        if self.quotient_remainder:
+            return -(-self.size // self.quotient_remainder) + self.quotient_remainder
+        return max(self.size, 1)
 
 
 def transformed_features(
@@ -47,21 +59,28 @@ def transformed_features(
     for name, feature in features.items():
         if isinstance(feature, Vocabulary | Hashed):
             column = feature.column or name
-            if isinstance(feature, Vocabulary):
-                known = 1 + vocabulary_size(name)
-                size, oov = known + feature.oov, (known, known + feature.oov)
+            table = features[feature.share] if feature.share else feature
+            assert isinstance(table, Vocabulary | Hashed)
+            if isinstance(table, Vocabulary):
+                known = 1 + vocabulary_size(feature.share or name)
+                size, oov = known + table.oov, (known, known + table.oov)
+            elif table.min_count > 1:
+                size, oov = 1 + vocabulary_size(feature.share or name), (0, 1)
             else:
-                size, oov = 1 + feature.buckets, (0, 1)
+                size, oov = 1 + table.buckets, (0, 1)
             found.append(
                 TransformedFeature(
                     name,
                     feature.of,
                     size,
-                    feature.dim,
-                    feature.separator is not None,
+                    table.dim,
+                    feature.separator is not None or (isinstance(table, Hashed) and table.hashes == 2),
                     feature.pool,
                     oov,
                     column in id_columns,
+                    feature.share or "",
+                    table.quotient_remainder,
+                    feature.cold,
                 )
             )
         elif isinstance(feature, Numeric):
@@ -78,16 +97,16 @@ def transformed_features(
     by_name = {f.name: f for f in found}
     for name, feature in features.items():
         if isinstance(feature, SequenceFeature):
-            table = by_name[feature.feature]
+            of_feature = by_name[feature.feature]
             by_name[name] = TransformedFeature(
                 name,
                 "user",
-                table.size,
+                of_feature.size,
                 feature.dim,
                 multivalued=True,
                 pool=feature.pool,
-                oov=table.oov,
-                sequence_of=table.name,
+                oov=of_feature.oov,
+                sequence_of=of_feature.name,
                 length=feature.length,
             )
     return [by_name[name] for name in features]

@@ -19,12 +19,12 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.artifacts import Catalogue, IngestReport
 from components.ingest import pipeline, reading
-from components.ingest.files import LogFile, find_files, fingerprint
+from components.ingest.files import LogFile, find_files, fingerprint, newest_span
 from components.ingest.rows import RowTyper
 from components.ingest.splitting import SPLITS
 from components.refusal import RefusedError
 from configs import Config, canonical_json
-from configs.data import Data
+from configs.data import Data, span_number, spans_until
 from configs.features import History, RawColumn, histories
 
 COUNTS_FILE = "counts.json"
@@ -92,7 +92,8 @@ class IngestExecutor(base_beam_executor.BaseBeamExecutor):
             pipeline.build(root, data, columns, files, outputs, now, histories)
         with open(outputs.counts) as stream:
             counts = json.load(stream)
-        report.set_string_custom_property("summary", summary(counts))
+        examples.span = newest_span(files)
+        report.set_string_custom_property("summary", summary(counts) + spans_read(data, files))
         try:
             judge(data, files, counts, outputs.dead_letters)
         except RefusedError as refusal:
@@ -185,6 +186,17 @@ def summary(counts: Mapping[str, int]) -> str:
         + f"; malformed {counts.get('malformed', 0):,}; cold rows in test: "
         f"users {counts.get('test.cold_user', 0) / test:.1%}, items {counts.get('test.cold_item', 0) / test:.1%}"
     )
+
+
+def spans_read(data: Data, files: list[LogFile]) -> str:
+    """Return which spans were read and which days of the window had no logs; empty where the logs have no spans."""
+    read = sorted({span_number(f.span) for f in files if f.span})
+    if not read:
+        return ""
+    wanted = spans_until(data.span, data.window) if data.span else set(read)
+    text = f"; span {read[-1]}" if len(read) == 1 else f"; spans {read[0]} to {read[-1]}"
+    gone = sorted(wanted - set(read))
+    return text + (f", no logs of {', '.join(map(str, gone))}" if gone else "")
 
 
 def _first_letter(path: str) -> str:

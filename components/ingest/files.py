@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apache_beam.io.filesystems import FileSystems
 
 from configs import ConfigError
-from configs.data import Data, FileFormat
+from configs.data import SPAN, Data, FileFormat, span_number, spans_until
 
 _ENDINGS: dict[str, FileFormat] = {
     ".csv": "csv",
@@ -23,6 +23,10 @@ _ENDINGS: dict[str, FileFormat] = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
 }
+
+
+class NoLogsYetError(Exception):
+    """The span that a run is for has no logs. They may come yet, so trying again later can help."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,12 @@ class LogFile:
 
 
 def find_files(data: Data, source: str) -> list[LogFile]:
-    """Return the files that `source` (absolute) stands for, by name; with `{SPAN}`, those of the newest spans.
+    """Return the files that `source` (absolute) stands for, by name; with `{SPAN}`, those of its window of spans.
 
-    Raises ConfigError where there is none or a file's format cannot be told.
+    Raises ConfigError where there is none or a file's format cannot be told, NoLogsYetError where `data.span` is given
+    and has none.
     """
-    pattern = source.replace("{SPAN}", "*").rstrip("/")
+    pattern = source.replace(SPAN, "*").rstrip("/")
     try:
         # Beam takes a local folder for a file of that name.
         found = [] if os.path.isdir(pattern) else FileSystems.match([pattern])[0].metadata_list
@@ -50,8 +55,8 @@ def find_files(data: Data, source: str) -> list[LogFile]:
     except Exception as error:
         raise ConfigError(f"data.source: {source} cannot be listed: {error}") from None
     files = [_log_file(data, m) for m in sorted(found, key=lambda m: m.path) if _is_data(m.path)]
-    if "{SPAN}" in source:
-        files = _newest_spans(files, source, data.window)
+    if SPAN in source:
+        files = _window(files, source, data)
     if not files:
         raise ConfigError(f"data.source: no file matches {source}. Fetch the logs first, or mend the pattern.")
     return files
@@ -79,15 +84,27 @@ def _log_file(data: Data, metadata) -> LogFile:
     return LogFile(path, metadata.size_in_bytes, metadata.last_updated_in_seconds or 0.0, format_, gzipped)
 
 
-def _newest_spans(files: list[LogFile], source: str, window: int) -> list[LogFile]:
-    # A span is a number or a day; both sort as text once numbers are padded alike.
-    glob_free = re.escape(source).replace(re.escape("{SPAN}"), r"(?P<span>\d[\d-]*)", 1)
-    glob_free = glob_free.replace(re.escape("{SPAN}"), r"(?P=span)").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+def newest_span(files: list[LogFile]) -> int:
+    """Return the span that a run over these files is for, as a number; 0 where the logs have no spans."""
+    return max((span_number(f.span) for f in files if f.span), default=0)
+
+
+def _window(files: list[LogFile], source: str, data: Data) -> list[LogFile]:
+    """Return the files of the spans that `data` asks for, each with its span, in order of spans."""
+    glob_free = re.escape(source).replace(re.escape(SPAN), r"(?P<span>\d[\d-]*)", 1)
+    glob_free = glob_free.replace(re.escape(SPAN), r"(?P=span)").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
     glob_free = re.sub(r"\\\[(.+?)\\\]", lambda m: f"[{m[1]}]", glob_free.rstrip("/"))
     expression = re.compile(glob_free + r"(?:/.*)?$")
-    spans: dict[str, list[LogFile]] = {}
-    for file in files:
-        if match := expression.match(file.path):
-            spans.setdefault(match["span"], []).append(file)
-    newest = sorted(spans, key=lambda span: (len(span.replace("-", "")), span))[-window:]
-    return [LogFile(f.path, f.bytes, f.modified, f.format, f.gzipped, span) for span in newest for f in spans[span]]
+    found = [replace(file, span=match["span"]) for file in files if (match := expression.match(file.path))]
+    numbers = {span_number(f.span) for f in found if f.span}
+    if data.span is None:
+        wanted = set(sorted(numbers)[-data.window :])
+    elif span_number(data.span) not in numbers:
+        newest = f"the newest there is {max(numbers)}" if numbers else "there is none at all"
+        raise NoLogsYetError(
+            f"data.span: no logs of {data.span} in {source} yet; {newest}. Try again when they are in."
+        )
+    else:
+        wanted = spans_until(data.span, data.window)
+    kept = [f for f in found if f.span and span_number(f.span) in wanted]
+    return sorted(kept, key=lambda f: span_number(f.span or "0"))

@@ -18,11 +18,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from components.ingest import reading, splitting
-from components.ingest.files import LogFile
+from components.ingest.files import LogFile, newest_span
 from components.ingest.history import AFTER, add_histories
 from components.ingest.rows import RowTyper
 from components.ingest.splitting import ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
-from configs.data import Data
+from configs.data import Data, span_number
 from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, History, RawColumn
 
 _BAND_STARTS = np.array([0, 1, 10, 50, 200])
@@ -63,7 +63,7 @@ def build(
         root
         | "Pieces" >> beam.Create(pieces)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(_Read(data, typer)).with_outputs("bad", "lines", main="rows")
+        | "Read" >> beam.ParDo(_Read(data, typer, newest_span(files))).with_outputs("bad", "lines", main="rows")
     )
     rows = _split(read.rows, data, shards)
     if histories:
@@ -112,9 +112,10 @@ def build(
 class _Read(beam.DoFn):
     """Reads pieces. Main output: typed batches; `bad`: (file, start, line in piece, reason, text); `lines`: counts."""
 
-    def __init__(self, data: Data, typer: RowTyper):
+    def __init__(self, data: Data, typer: RowTyper, newest: int):
         self._data = data
         self._typer = typer
+        self._newest = newest
 
     def process(self, piece: reading.Piece):
         file = piece.file
@@ -123,13 +124,23 @@ class _Read(beam.DoFn):
             for line, reason, text in typed.bad:
                 yield beam.pvalue.TaggedOutput("bad", (file.path, piece.start, line, reason, text))
             if typed.batch.num_rows:
-                yield typed.batch
+                yield self._assigned(typed.batch, file)
         # Only a file that is cut into pieces needs its lines counted, to number those of the later pieces.
         cut = piece.end is not None
         yield beam.pvalue.TaggedOutput("lines", ((file.path, piece.start), reading.count_lines(piece) if cut else 0))
 
+    def _assigned(self, batch: pa.RecordBatch, file: LogFile) -> pa.RecordBatch:
+        """Add the split where it follows from the file; past this only the rows are known."""
+        split = self._data.split
+        if split.by != "span":
+            return batch
+        newest = span_number(file.span or "0") == self._newest
+        return splitting.assign_by_span(batch, newest, split.columns or [self._data.user], split)
+
 
 def _split(rows, data: Data, shards: int):
+    if data.split.by == "span":
+        return rows
     if data.split.by == "hash":
         columns = data.split.columns or [data.user]
         return rows | "SplitByHash" >> beam.Map(splitting.assign_by_hash, columns, data.split)

@@ -104,12 +104,25 @@ def assign_by_time(batch: pa.RecordBatch, time: str, cuts: tuple[int, int]) -> p
 
 def assign_by_hash(batch: pa.RecordBatch, columns: Iterable[str], split: Split) -> pa.RecordBatch:
     """Add SPLIT_COLUMN from the hash of some columns: equal values always land in the same split."""
+    share = _hashed_share(batch, columns)
+    bounds = (1 - split.eval - split.test, 1 - split.test)
+    return with_column(batch, SPLIT_COLUMN, (share >= bounds[0]).astype(np.int8) + (share >= bounds[1]).astype(np.int8))
+
+
+def _hashed_share(batch: pa.RecordBatch, columns: Iterable[str]) -> np.ndarray:
+    """Return a number in [0, 1) for each row, drawn from the values of some columns."""
     # The salt keeps the split apart from every other use of the same hash.
     salt = np.full(batch.num_rows, 0x5EED, np.uint64)
     hashed = combine_hashes([salt, *(stable_hash(batch.column(c)) for c in columns)])
-    share = (hashed >> np.uint64(11)) * 2.0**-53
-    bounds = (1 - split.eval - split.test, 1 - split.test)
-    return with_column(batch, SPLIT_COLUMN, (share >= bounds[0]).astype(np.int8) + (share >= bounds[1]).astype(np.int8))
+    return (hashed >> np.uint64(11)) * 2.0**-53
+
+
+def assign_by_span(batch: pa.RecordBatch, newest: bool, columns: Iterable[str], split: Split) -> pa.RecordBatch:
+    """Add SPLIT_COLUMN from the span that the rows came with: the newest is eval and test by hash, the rest train."""
+    if not newest:
+        return with_column(batch, SPLIT_COLUMN, np.zeros(batch.num_rows, np.int8))
+    test = _hashed_share(batch, columns) >= split.eval / (split.eval + split.test)
+    return with_column(batch, SPLIT_COLUMN, (1 + test).astype(np.int8))
 
 
 def assign_by_user_time(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-EXIT_USAGE = 2
+from configs import ConfigError, load_config
+from pipeline.commands.run import ConfigPath, Overrides
 
 app = typer.Typer(no_args_is_help=True, help="Run the real thing.")
 
@@ -19,22 +20,27 @@ def _deploy() -> None:
 
 @app.command()
 def files(
-    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    config: ConfigPath,
     base_path: Annotated[
-        str, typer.Option("--base-path", help="Where the server sees its versions: folder or bucket.")
-    ],
-    folder: Annotated[pathlib.Path, typer.Option("--out", help="Folder to write to.")] = pathlib.Path("serving-files"),
-    host_path: Annotated[str | None, typer.Option(help="Where they are on the machine that runs compose.")] = None,
-    p99_budget_ms: Annotated[float, typer.Option(help="Latency above which an alert fires.")] = 50.0,
+        str | None,
+        typer.Option("--base-path", help="Where the server sees the versions, if not where they are pushed: a bucket."),
+    ] = None,
+    p99_budget_ms: Annotated[float, typer.Option(help="Latency above which an alert fires.", min=0.0)] = 50.0,
+    set_: Overrides = None,
 ) -> None:
-    """Write models, batching and monitoring config, compose, Kubernetes, Prometheus, alerts and a dashboard."""
+    """Write models, batching and monitoring config, compose, Kubernetes, Prometheus, alerts and a dashboard.
+
+    They go to the release folder (serving.release), where `recsys release` keeps its state.
+    """
     from serving import deploy_files
     from serving.server.status import ServingError
 
-    deployment = deploy_files.Deployment(model, base_path, p99_budget_ms=p99_budget_ms)
+    settings = load_config(config, set_ or [])
+    deployment = deploy_files.Deployment(
+        settings.model_name, base_path or settings.model_folder, p99_budget_ms=p99_budget_ms
+    )
     try:
-        for file in deploy_files.write(deployment, folder, host_path=host_path):
+        for file in deploy_files.write(deployment, pathlib.Path(settings.release_file).parent):
             typer.echo(file)
     except ServingError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(EXIT_USAGE) from error
+        raise ConfigError(error.message) from error

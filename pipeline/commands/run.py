@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,18 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.quiet import quiet
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.nodes import Outcome
 
+SKIPPED = 4
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recommender's YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the config.")
 ]
+Span = Annotated[
+    str | None,
+    typer.Option(metavar="SPAN", help="The day or number to run for, where logs come in spans; default: the newest."),
+]
 
 
-def run(config: ConfigPath, set_: Overrides = None) -> None:
+def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
     """Run everything: read the logs, judge them, train, judge the model, push it.
 
     Steps whose inputs, code and config did not change are taken from cache. A run that was killed goes on where it
@@ -30,9 +41,8 @@ def run(config: ConfigPath, set_: Overrides = None) -> None:
 
     from components.refusal import RefusedError
     from configs import load_config
-    from pipeline.quiet import quiet
 
-    settings = load_config(config, set_ or [])
+    settings = load_config(config, [*(set_ or []), *of_span(span)])
     log = f"{settings.runs_folder}/logs/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
     began = time.monotonic()
     with quiet(log) as terminal:
@@ -59,25 +69,68 @@ def run_node(
     node: Annotated[str, typer.Option(help="The node to run.")],
     run_id: Annotated[str, typer.Option(help="The run it belongs to; all nodes of a run share it.")],
     set_: Overrides = None,
+    span: Span = None,
+    before: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="Run for the span before this one: for schedulers that only know today."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What became of it, and what it made, as JSON.")] = False,
 ) -> None:
-    """Run one node of a run, as an orchestrator does. Running a finished node again does nothing."""
+    """Run one node of a run, as an orchestrator does. Running a finished node again does nothing.
+
+    Exit codes: 0 done, 3 this node is a gate and said no, 4 skipped: a gate before it said no in this run, or a newer
+    span is served than the one to push.
+    """
     from components.refusal import RefusedError
     from configs import ConfigError, load_config
 
-    settings = load_config(config, set_ or [])
-    from pipeline.nodes import Graph, State
-    from pipeline.says import what_it_found, why_refused
+    settings = load_config(config, [*(set_ or []), *of_span(span, before)])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", run_id):
+        raise ConfigError(f"--run-id {run_id}: expected letters, digits, `_`, `.` and `-`")
+    with quiet(None) as terminal:
+        from pipeline.locks import one_node
+        from pipeline.nodes import Graph, State
+        from pipeline.says import as_values, what_it_found, why_refused
 
-    graph = Graph(settings)
-    if node not in graph.nodes:
-        raise ConfigError(f"--node {node}: no such node; choose from {', '.join(graph.nodes)}")
-    outcome = graph.run_node(node, run_id)
-    typer.echo(f"{node}: {outcome.state.value} {what_it_found(outcome)}".rstrip())
-    for name, artifacts in outcome.outputs.items():
-        for artifact in artifacts:
-            typer.echo(f"  {name}: {artifact.uri}")
+        graph = Graph(settings)
+        if node not in graph.nodes:
+            raise ConfigError(f"--node {node}: no such node; choose from {', '.join(graph.nodes)}")
+        alone = settings.metadata.type == "sqlite"
+        with one_node(settings.runs_folder, node, alone, lambda line: print(line, file=sys.stderr, flush=True)):
+            outcome = graph.run_node(node, run_id)
+        if as_json:
+            print(json.dumps({"run": run_id, **as_values(outcome)}, ensure_ascii=False), file=terminal)
+        else:
+            print(f"{node}: {outcome.state.value} {outcome.why or what_it_found(outcome)}".rstrip(), file=terminal)
+            for name, artifacts in outcome.outputs.items():
+                for artifact in artifacts:
+                    print(f"  {name}: {artifact.uri}", file=terminal)
     if outcome.state is State.REFUSED:
         raise RefusedError(why_refused(outcome))
+    if outcome.state is State.SKIPPED:
+        raise typer.Exit(SKIPPED)
+
+
+def of_span(span: str | None, before: str | None = None) -> list[str]:
+    """Return what `--span` and `--before` set in the config. Raises ConfigError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from configs import ConfigError
+    from configs.data import Span as SpanText
+    from configs.data import span_before
+
+    if span and before:
+        raise ConfigError("--span and --before exclude each other")
+    for option, text in (("--span", span), ("--before", before)):
+        if text:
+            try:
+                known = TypeAdapter(SpanText).validate_python(text)
+                return [f"data.span='{span_before(known) if option == '--before' else known}'"]
+            except ValidationError:
+                raise ConfigError(f"{option} {text}: expected a day as 20260131 or 2026-01-31, or a number") from None
+            except ValueError as error:
+                raise ConfigError(f"{option} {text}: {error}") from None
+    return []
 
 
 class _Screen:
@@ -121,6 +174,7 @@ class _Screen:
             State.DONE: "[green]done   [/green]",
             State.CACHED: "[cyan]cached [/cyan]",
             State.REFUSED: "[red]refused[/red]",
+            State.SKIPPED: "[yellow]skipped[/yellow]",
         }
         head = f"  {marks[outcome.state]} {outcome.node:<18} {outcome.seconds:6.1f} s"
         if not self.console.is_terminal:
@@ -185,8 +239,11 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
         )
     if not judged["judgements"]:
         console.print("  none in the config: every model is blessed")
-    pushed = result.outcomes["Pusher"].outputs["pushed_model"][0].custom_properties["pushed_destination"].string_value
-    console.print(f"\nserved model  {pushed}")
+    pushed = result.outcomes["Pusher"].outputs["pushed_model"][0].custom_properties
+    served = (
+        pushed["pushed_destination"].string_value if "pushed_destination" in pushed else pushed["summary"].string_value
+    )
+    console.print(f"\nserved model  {served}")
     console.print(f"artifacts     {settings.runs_folder}/artifacts")
     console.print(f"TensorBoard   tensorboard --logdir {settings.runs_folder}/artifacts/Trainer/model_run")
     console.print(f"run {result.run}, {seconds:.0f} s")

@@ -46,8 +46,8 @@ def tune(
         console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with console.status("loading TensorFlow") as status:
             from components.search import Trial, check_space, describe, search, with_values
+            from pipeline.locks import whole_folder
             from pipeline.prepare import prepare
-            from pipeline.run import only_run
 
             check_space(settings)
             data = prepare(settings, status.update)
@@ -58,7 +58,7 @@ def tune(
                     f"{trial.seconds:.0f} s  {describe(trial.values)}"
                 )
 
-            with only_run(folder):
+            with whole_folder(folder):
                 found = search(settings, data, folder, ended, status.update)
         best = found[0]
         lines = _lines(with_values(settings, best.values))

@@ -1,11 +1,11 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import ConfigError
-from configs.data import Label
+from configs.data import Label, span_before, spans_until
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,15 @@ def test_any_finite_number_can_be_compared_with(operator, number):
         ("data.user='1 x'", "data.user", "expected text that matches"),
         ("data.source=''", "data.source", "expected a length of at least 1"),
         ("data.split={}", "data.split.by", "required key 'by' is missing"),
-        ("data.split.by=random", "data.split.by", "expected 'time', 'user_time' or 'hash', got 'random'"),
+        ("data.split.by=random", "data.split.by", "expected 'time', 'user_time', 'hash' or 'span', got 'random'"),
         ("data.split.eval=0", "data.split", "eval and test must each be above 0"),
         ("data.split.test=0.9", "data.split", "eval and test must .* leave something to train on"),
         ("data.split.test=1.1", "data.split.test", "expected less than or equal to 1"),
         ("data.split.columns=[u]", "data.split", "columns only go with by: hash"),
         ("data.window=2", "data", "window needs a {SPAN} in source"),
+        ("data.span=3", "data", "span needs a {SPAN} in source"),
+        ("data.split.by=span", "data", "split.by: span needs a {SPAN} in source"),
+        ("data.span=today", "data.span", "expected text that matches"),
         ("data.window=0", "data.window", "expected greater than or equal to 1"),
         ("data.format=xml", "data.format", "expected 'csv', 'tsv', 'jsonl', 'parquet' or 'tfrecord', got 'xml'"),
         ("data.delimiter=;;", "data.delimiter", "expected text that matches"),
@@ -86,3 +89,23 @@ def test_spans_take_a_window_and_hashing_takes_columns(load):
 def test_times_without_a_zone_are_utc(load, first):
     data = load(f"data.time_range=[{first}, 2021-01-01]").data
     assert data.time_range == (datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))
+
+
+@given(st.dates(date(1900, 1, 1), date(2900, 1, 1)), st.integers(1, 400), st.sampled_from(["%Y%m%d", "%Y-%m-%d"]))
+def test_the_window_of_a_day_is_so_many_days_that_end_with_it(day, window, form):
+    expected = {int((day - timedelta(days=n)).strftime("%Y%m%d")) for n in range(window)}
+    assert spans_until(day.strftime(form), window) == expected
+    assert span_before(day.strftime(form)) == (day - timedelta(days=1)).strftime(form)
+
+
+@given(st.integers(1, 10**7 - 1), st.integers(1, 400))
+def test_the_window_of_a_number_is_so_many_numbers_that_end_with_it(number, window):
+    assert spans_until(str(number), window) == {n for n in range(number - window + 1, number + 1) if n >= 0}
+    assert span_before(str(number)) == str(number - 1)
+
+
+def test_eight_digits_that_are_no_day_are_a_number():
+    assert spans_until("20260231", 2) == {20260231, 20260230}
+    assert span_before("20260231") == "20260230"
+    with pytest.raises(ValueError, match="no span comes before 0"):
+        span_before("0")

@@ -33,15 +33,18 @@ def test_the_files_are_what_a_server_reads(tmp_path):
 
 
 def test_models_config_is_release_state_and_stays(tmp_path):
-    deploy_files.write(DEPLOYMENT, tmp_path)
     for version in (1, 2):
         (tmp_path / "m" / str(version)).mkdir(parents=True)
+    deployment = Deployment("movielens", str(tmp_path / "m"))
+    deploy_files.write(deployment, tmp_path)
     config = tmp_path / "models.config"
-    config.write_text(deploy_files.models_config(Deployment("movielens", str(tmp_path / "m"))))
     Release(config, "movielens").promote(1)
     before = config.read_text()
-    deploy_files.write(DEPLOYMENT, tmp_path)
+    deploy_files.write(deployment, tmp_path)
     assert config.read_text() == before
+    deploy_files.write(Deployment("books", "/models/books"), tmp_path)
+    assert config.read_text().startswith(before.rstrip().removesuffix("}"))
+    assert 'name: "books"' in config.read_text()
 
 
 def test_every_query_names_a_metric_both_servers_export(tmp_path):
@@ -67,7 +70,7 @@ def test_kubernetes_waits_for_the_model(tmp_path):
     (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/movielens"
     assert "--model_config_file=/config/models.config" in container["args"]
-    bucket = deploy_files.kubernetes(Deployment("m", "gs://bucket/m"))[1]
+    bucket = deploy_files.kubernetes(Deployment("m", "gs://bucket/m"), "")[1]
     assert [each["name"] for each in bucket["spec"]["template"]["spec"]["volumes"]] == ["config"]
     with pytest.raises(ServingError, match="absolute"):
         deploy_files.write(Deployment("m", "relative"), tmp_path)

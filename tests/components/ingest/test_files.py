@@ -1,6 +1,6 @@
 import pytest
 
-from components.ingest.files import find_files, fingerprint
+from components.ingest.files import NoLogsYetError, find_files, fingerprint, newest_span
 from configs import ConfigError
 from tests.components.ingest.conftest import data
 
@@ -68,3 +68,30 @@ def test_the_fingerprint_follows_what_the_files_are(logs):
     assert fingerprint(find_files(data(), str(logs))) == before
     (logs / "a.csv").write_bytes(b"xy")
     assert fingerprint(find_files(data(), str(logs))) != before
+
+
+@pytest.fixture
+def days(tmp_path):
+    for day in ("2026-01-30", "2026-01-31", "2026-02-02", "2026-02-03"):
+        (tmp_path / f"{day}.csv").write_bytes(b"x")
+    return f"{tmp_path}/{{SPAN}}.csv"
+
+
+@pytest.mark.parametrize(
+    ("span", "window", "expected"),
+    [
+        ("20260202", 1, ["2026-02-02"]),
+        ("2026-02-02", 3, ["2026-01-31", "2026-02-02"]),
+        ("20260202", 99, ["2026-01-30", "2026-01-31", "2026-02-02"]),
+        ("20260130", 2, ["2026-01-30"]),
+    ],
+)
+def test_a_run_for_a_day_reads_the_window_that_ends_with_it(days, span, window, expected):
+    files = find_files(data(source=days, span=span, window=window), days)
+    assert [f.span for f in files] == expected
+    assert newest_span(files) == int(span.replace("-", ""))
+
+
+def test_a_day_without_logs_is_waited_for_and_not_replaced_by_another(days):
+    with pytest.raises(NoLogsYetError, match=r"no logs of 20260201 .* yet; the newest there is 20260203"):
+        find_files(data(source=days, span="20260201", window=5), days)

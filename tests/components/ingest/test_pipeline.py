@@ -259,3 +259,27 @@ def test_a_refusal_keeps_the_malformed_rows_where_it_says(tmp_path):
 def test_malformed_rows_within_the_limit_do_not_stop_a_run(tmp_path):
     out = execute(tmp_path / "run", HEADER + rows(200) + "broken\n", max_malformed=0.01)
     assert json.loads((out / "report" / "counts.json").read_text())["malformed"] == 1
+
+
+def test_a_span_is_judged_by_a_model_that_never_saw_it(tmp_path):
+    """Late rows belong to the span they came with, whatever their time."""
+    lines, days = log(), ("20260101", "20260102", "20260103")
+    rows_of = {day: lines[n::3] for n, day in enumerate(days)}
+    for day, rows in rows_of.items():
+        (tmp_path / f"{day}.csv").write_text("\n".join(["user,item,time,rating,age,genres", *rows, ""]))
+    source = f"{tmp_path}/{{SPAN}}.csv"
+    for span, train_days in (("20260103", days[:2]), ("20260102", days[:1])):
+        meaning = data(source=source, span=span, window=3, split={"by": "span"})
+        files = find_files(meaning, source)
+        folder = ingest(tmp_path / f"read-{span}", meaning, files)
+        assert len(examples(folder, "train")) == sum(len(rows_of[day]) for day in train_days)
+        judged = [{e["user"][0] for e in examples(folder, split)} for split in ("eval", "test")]
+        assert len(examples(folder, "eval")) + len(examples(folder, "test")) == len(rows_of[span])
+        assert all(judged)
+        assert not judged[0] & judged[1], "by hash of the user"
+    assert component.spans_read(meaning, files) == "; spans 20260101 to 20260102, no logs of 20251231"
+    (tmp_path / "20260102.csv").unlink()
+    meaning = data(source=source, span="20260103", window=3, split={"by": "span"})
+    assert component.spans_read(meaning, find_files(meaning, source)) == (
+        "; spans 20260101 to 20260103, no logs of 20260102"
+    )

@@ -1,0 +1,1 @@
+"""Stands before a model server and splits a model's traffic between its `stable` and `canary` labels."""
