@@ -15,7 +15,7 @@ import typer
 from components.refusal import RefusedError
 from configs import ConfigError
 from pipeline.commands import compile as compile_
-from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, runs, schema
+from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, runs, schema, tensorboard, train
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -33,6 +33,8 @@ app.command("run-node")(run.run_node)
 app.command()(graph.graph)
 app.command()(runs.runs)
 app.command()(runs.report)
+app.command()(train.train)
+app.command()(tensorboard.tensorboard)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
