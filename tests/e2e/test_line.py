@@ -233,7 +233,7 @@ def test_the_projector_shows_items_by_name(ran):
             assert time.monotonic() < deadline
             time.sleep(0.3)
         told = httpx.get(f"{page}/info", params={"run": runs[0]}).json()["embeddings"]
-        assert [e["tensorName"] for e in told][0] == "producto"
+        assert told[0]["tensorName"] == "producto"
         asked = {"run": runs[0], "name": "producto"}
         labels = httpx.get(f"{page}/metadata", params=asked).text.splitlines()
         assert labels[0].split("\t")[0] == "titulo"
