@@ -27,7 +27,6 @@ from configs.features import (
     Sequence,
     Time,
     Vocabulary,
-    check_shared,
 )
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
@@ -102,7 +101,6 @@ class Config(Section):
                 _check_sequence(name, feature, self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
-            check_shared(self.features)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():
@@ -144,14 +142,14 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-        if self.model_name == RELEASE_FOLDER:
-            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
                     raise ValueError(
                         f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
                     )
+        if self.model_name == RELEASE_FOLDER:
+            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")

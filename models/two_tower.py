@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import TwoTower as TwoTowerConfig
-from models.layers import FieldEmbedding, HideIds
+from models.layers import Dropout, FieldEmbedding, HideIds
 from transforms.transformed import PADDING, TransformedFeature, id_of
 
 
@@ -102,11 +102,11 @@ class Tower(keras.layers.Layer):
         layers = keras.layers
         self._layers = [
             layers.Flatten(),
-            layers.Dropout(config.dropout),
+            Dropout(config.dropout),
             *(
                 layer
                 for width in config.hidden
-                for layer in (layers.Dense(width, activation="relu"), layers.Dropout(config.dropout))
+                for layer in (layers.Dense(width, activation="relu"), Dropout(config.dropout))
             ),
             layers.Dense(config.output_dim + 1),
         ]
@@ -115,7 +115,7 @@ class Tower(keras.layers.Layer):
         """Return the vector."""
         vector = self._embedding(inputs)
         for layer in self._layers:
-            vector = layer(vector, training=training) if isinstance(layer, keras.layers.Dropout) else layer(vector)
+            vector = layer(vector, training=training) if isinstance(layer, Dropout) else layer(vector)
         return vector
 
 

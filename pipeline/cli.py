@@ -14,7 +14,23 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import compare, data, deploy, doctor, graph, init, predict, release, run, schema, tune
+from pipeline.commands import (
+    compare,
+    data,
+    deploy,
+    doctor,
+    graph,
+    init,
+    predict,
+    release,
+    run,
+    runs,
+    schema,
+    tensorboard,
+    train,
+    tune,
+)
+from pipeline.commands import compile as compile_
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -30,11 +46,16 @@ app = typer.Typer(
 app.command()(run.run)
 app.command("run-node")(run.run_node)
 app.command()(graph.graph)
+app.command()(runs.runs)
+app.command()(runs.report)
+app.command()(train.train)
+app.command()(tensorboard.tensorboard)
 app.command()(compare.compare)
 app.command()(tune.tune)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)
+app.add_typer(compile_.app, name="compile")
 app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
 app.add_typer(release.app, name="release")

@@ -8,7 +8,7 @@ import tf_keras as keras
 from configs.model import DCN, DIEN, DIN, FM, SVD, DeepFM, Fallback, SVDpp, TwoTower, WideDeep
 from models.dien import next_event_loss
 from models.export import export
-from models.layers import Dice
+from models.layers import Dice, Dropout
 from models.registry import build_model
 from models.training import examples
 from tests.conftest import named, serialized
@@ -75,7 +75,7 @@ def through(layers, x):
         elif isinstance(layer, keras.layers.Dense):
             x = dense(layer, x)
             x = np.maximum(x, 0) if layer.activation is keras.activations.relu else x
-        elif not isinstance(layer, keras.layers.Dropout):
+        elif not isinstance(layer, Dropout):
             x = activated(layer, x)
     return x
 
