@@ -106,6 +106,7 @@ class FieldEmbedding(keras.layers.Layer):
             if f.cold in ("zero", "content") and f.oov:
                 fields[f.name] = tf.where(self._is_cold(f, inputs[f.name]), self._for_cold(f, fields), fields[f.name])
         stacked = tf.concat([fields[f.name] for f in self._features], axis=1)
+        stacked = tf.ensure_shape(stacked, [None, len(self._features), self._dim])
         if self._l2:
             self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(stacked), axis=[1, 2])))
         return stacked
@@ -230,6 +231,11 @@ class FirstOrder(keras.layers.Layer):
     def call(self, inputs) -> tf.Tensor:
         """Sum the weights."""
         return self._bias + tf.reduce_sum(self._weights(inputs), axis=[1, 2])
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return the bias, [batch], and each feature's weight, [batch, fields]."""
+        weights = tf.squeeze(self._weights(inputs), axis=2)
+        return {"bias": tf.fill(tf.shape(weights)[:1], self._bias), "first_order": weights}
 
 
 def pairwise_interactions(fields: tf.Tensor) -> tf.Tensor:

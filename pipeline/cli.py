@@ -14,7 +14,7 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import data, deploy, doctor, graph, init, predict, release, run, runs, schema
+from pipeline.commands import data, deploy, doctor, explain, graph, init, predict, release, run, runs, schema, ui
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -32,8 +32,10 @@ app.command("run-node")(run.run_node)
 app.command()(graph.graph)
 app.command()(runs.runs)
 app.command()(runs.report)
+app.command()(ui.ui)
 app.command()(init.init)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(doctor.doctor)
 app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")

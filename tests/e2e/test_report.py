@@ -212,7 +212,10 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
         (feature,) = [f for f in dataset.features if ".".join(f.path.step) == name]
         stats = feature.string_stats if feature.HasField("string_stats") else feature.num_stats
         if what == "missing":
-            return 1 - stats.common_stats.num_non_missing / dataset.num_examples
+            rows = stats.common_stats
+            return (
+                1 - (rows.tot_num_values if rows.max_num_values <= 1 else rows.num_non_missing) / dataset.num_examples
+            )
         return getattr(stats, what)
 
     def of_gate(judgement, what, part=None):
@@ -292,6 +295,10 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
             compared += 1
             assert figure["value"] == pytest.approx(wanted, rel=1e-9, abs=1e-12), figure
     assert compared > 500
+    missing = {f["feature"]: f["value"] for f in figures if f["of"] == "tfdv|train|missing"}
+    assert missing["edad"] == pytest.approx(1 / 7, abs=0.02)
+    assert missing["ciudad"] == pytest.approx(1 / 4, abs=0.03)
+    assert missing["cliente"] == 0
     assert {f["of"].split("|")[0] for f in figures} >= {"tfma", "diff", "gate", "tfdv", "distance", "ingest", "epoch"}
 
     drawn = 0
