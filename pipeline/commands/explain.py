@@ -75,6 +75,7 @@ def _show(console: Any, settings: Any, version: str, given: dict[str, Any], item
     totals = {feature: sum(by.values()) for feature, by in found.features.items()}
     for feature in sorted(totals, key=lambda f: -abs(totals[f])):
         value = given.get(_column(settings, feature), "")
+        value = "" if value != value else value  # NaN: missing
         cells = [f"{found.features[feature][part]:+.4f}" for part in found.parts]
         table.add_row(escape(feature), escape(str(value))[:40], *cells, f"{totals[feature]:+.4f}")
     sums = [sum(by[part] for by in found.features.values()) for part in found.parts]
