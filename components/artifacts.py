@@ -13,22 +13,22 @@ SPAN = "span"  # custom property of a gate's output: the span that its run is fo
 class Catalogue(Artifact):
     """`users/` and `items/`: Parquet with each id's newest columns, for clients that need features of an id."""
 
-    TYPE_NAME = "RecsysCatalogue"
+    TYPE_NAME = "recsys.Catalogue"
 
 
 class IngestReport(Artifact):
     """`counts.json`: rows, positives and cold rows a split. `dead_letters.jsonl`: malformed rows and why."""
 
-    TYPE_NAME = "RecsysIngestReport"
+    TYPE_NAME = "recsys.IngestReport"
 
 
 class DataBlessing(Artifact):
     """`findings.json`: what the data gate found. `baseline.pb`: the statistics that the next run's drift is held to."""
 
-    TYPE_NAME = "RecsysDataBlessing"
+    TYPE_NAME = "recsys.DataBlessing"
 
 
 class RunReport(Artifact):
     """`report.html`: the page of a run. `report.json`: what it says, for other programs and later runs."""
 
-    TYPE_NAME = "RecsysRunReport"
+    TYPE_NAME = "recsys.RunReport"

@@ -16,18 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import (
-    DERIVED_COLUMNS,
-    LABEL,
-    Bucketized,
-    Crossed,
-    Feature,
-    Hashed,
-    RawColumn,
-    Time,
-    Vocabulary,
-    check_shared,
-)
+from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
 from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
@@ -94,7 +83,6 @@ class Config(Section):
             _check_role(name, feature, data)
         try:
             columns = _raw_columns(self.features, data.time)
-            check_shared(self.features)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         for name, feature in self.features.items():
@@ -126,14 +114,14 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-        if self.model_name == RELEASE_FOLDER:
-            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
                     raise ValueError(
                         f"orchestration.{key}: SQLite metadata takes one node at a time; for more, set metadata.type"
                     )
+        if self.model_name == RELEASE_FOLDER:
+            raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
             if name in (BLESSED, "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")

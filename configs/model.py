@@ -97,8 +97,8 @@ class Training(Section):
     def _strategy_has_workers(self) -> Training:
         if self.workers > 1 and self.strategy in ("none", "mirrored"):
             raise ValueError(f"workers: {self.workers} does not go with strategy: {self.strategy}, which has one")
-        if "parameter_servers" in self.model_fields_set and self.strategy != "parameter_server":
-            raise ValueError("parameter_servers goes with strategy: parameter_server")
+        if self.parameter_servers > 1 and self.strategy != "parameter_server":
+            raise ValueError(f"parameter_servers: {self.parameter_servers} goes with strategy: parameter_server only")
         return self
 
     @property

@@ -11,7 +11,7 @@ from configs.base import Section
 
 # Quantities as Kubernetes writes them: 500m, 2, 8Gi.
 _Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?m?$", coerce_numbers_to_str=True)]
-_Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", coerce_numbers_to_str=True)]
+_Memory = Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|M|G|T)?$", coerce_numbers_to_str=True)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 _Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
@@ -97,9 +97,10 @@ class Orchestration(Section):
     image: str = Field(default="tfx-recsys:latest", min_length=1, description="Image of deploy/pipeline.Dockerfile.")
     namespace: _Name = Field(default="default", description="Kubernetes namespace of Airflow's pods.")
     config: str | None = Field(
-        default=None, description="Path of this file inside the containers; default: configs/FILE from their folder."
+        default=None,
+        pattern=r"^/",
+        description="Path of this file inside the containers; default: /home/recsys/work/configs/FILE.",
     )
-    folder: str = Field(default="/home/recsys/work", pattern=r"^/", description="Folder the containers work in.")
     volumes: list[Volume] = Field(default=[], description="Claims that every container mounts.")
     secrets: dict[_Variable, SecretKey] = Field(
         default={}, description="Environment variables of the containers, by reference to Secrets."

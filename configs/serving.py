@@ -52,7 +52,7 @@ class Serving(Section):
     check: ServingCheck = ServingCheck()
     rollback: Rollback = Rollback()
 
-    @field_validator("folder")
+    @field_validator("folder", "release")
     @classmethod
-    def _mounted(cls, value: str) -> str:
-        return check_mounted(value)
+    def _mounted(cls, value: str | None) -> str | None:
+        return None if value is None else check_mounted(value)

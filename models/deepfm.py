@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DeepFM as DeepFMConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from models.layers import Dropout, FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
 from models.parts import interactions, shapley
 from transforms.transformed import TransformedFeature
 
@@ -24,11 +24,11 @@ class DeepFM(keras.Model):
         self._deep = keras.Sequential(
             [
                 keras.layers.Flatten(),
-                keras.layers.Dropout(config.dropout),
+                Dropout(config.dropout),
                 *(
                     layer
                     for width in config.hidden
-                    for layer in (keras.layers.Dense(width, activation="relu"), keras.layers.Dropout(config.dropout))
+                    for layer in (keras.layers.Dense(width, activation="relu"), Dropout(config.dropout))
                 ),
                 keras.layers.Dense(1, use_bias=False),
             ]

@@ -174,6 +174,28 @@ class FieldEmbedding(keras.layers.Layer):
         return found
 
 
+class Dropout(keras.layers.Layer):
+    """Drops a share of the units in training and scales up the others, as Keras' own does.
+
+    One random number serves four units, each a byte of it: drawing them is what dropout costs. The share is so rounded
+    to 1/256.
+    """
+
+    def __init__(self, share: float, **kwargs):
+        super().__init__(**kwargs)
+        self._dropped = min(round(share * 256), 255)
+
+    def call(self, inputs: tf.Tensor, training=None) -> tf.Tensor:
+        """Return the inputs, some of them 0."""
+        if not training or not self._dropped:
+            return inputs
+        size = tf.size(inputs)
+        drawn = tf.random.uniform([(size + 3) // 4], tf.int32.min, tf.int32.max, tf.int32)
+        bytes_ = tf.reshape(tf.bitcast(drawn, tf.uint8), [-1])[:size]
+        kept = tf.reshape(bytes_ >= tf.constant(self._dropped, tf.uint8), tf.shape(inputs))
+        return inputs * (tf.cast(kept, inputs.dtype) * (256.0 / (256 - self._dropped)))
+
+
 def _pooled(rows: tf.Tensor, ids: tf.Tensor, pool: str) -> tf.Tensor:
     present = tf.cast(tf.not_equal(ids, PADDING), rows.dtype)
     summed = tf.matmul(present[:, tf.newaxis, :], rows)

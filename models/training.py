@@ -27,6 +27,7 @@ from models.export import export
 from models.layers import table_layers
 from models.loop import EVAL_BATCH, Keeper, Place, Record, Report, Steps, fit, workers_said
 from models.optimizers import rows_seen
+from models.projection import write_projection
 from models.registry import build_model
 from models.tally import Tally, figures
 from models.workers import Role, roles, run_workers
@@ -197,6 +198,7 @@ def finish(job: Job, steps: Steps, keeping: Keeping, sample: Batch, seconds: flo
     tf.train.Checkpoint(model=model).read(keeping.best(record)).expect_partial()
     for layer in table_layers(model):
         layer.settle()
+    write_projection(model, job.transform_output, features, f"{job.log_folder}/projection")
     _export(job, model, features)
     _write_history(job, history)
     keeping.remove_best()

@@ -14,7 +14,23 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
-from pipeline.commands import data, deploy, doctor, explain, graph, init, predict, release, run, runs, schema, ui
+from pipeline.commands import compile as compile_
+from pipeline.commands import (
+    data,
+    deploy,
+    doctor,
+    explain,
+    graph,
+    init,
+    predict,
+    release,
+    run,
+    runs,
+    schema,
+    tensorboard,
+    train,
+    ui,
+)
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -33,10 +49,13 @@ app.command()(graph.graph)
 app.command()(runs.runs)
 app.command()(runs.report)
 app.command()(ui.ui)
+app.command()(train.train)
+app.command()(tensorboard.tensorboard)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(explain.explain)
 app.command()(doctor.doctor)
+app.add_typer(compile_.app, name="compile")
 app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
 app.add_typer(release.app, name="release")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.dsl.components.base.base_node import BaseNode
-from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
@@ -38,8 +38,15 @@ _TRANSFORMED_FILES = 4  # at least
 ALWAYS_RUN = frozenset({"Report"})  # nodes that run whatever became of those before them, and judge nothing
 
 
-def create_pipeline(config: Config) -> Pipeline:
-    """Return the TFX pipeline of a config: logs to pushed model."""
+def create_pipeline(
+    config: Config,
+    accepted: type[ResolverStrategy] = LatestAcceptedData,
+    blessed: type[ResolverStrategy] = LatestBlessedModel,
+) -> Pipeline:
+    """Return the TFX pipeline of a config: logs to pushed model.
+
+    `accepted` and `blessed` find what earlier runs left.
+    """
     root = config.runs_folder
     columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
 
@@ -47,8 +54,9 @@ def create_pipeline(config: Config) -> Pipeline:
     statistics = StatisticsGen(examples=ingest.outputs["examples"])
     schema = CuratedSchema(config, statistics.outputs["statistics"], code=_source("components/schema.py"))
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    before = {"before": span_number(config.data.span)} if config.data.span else {}
-    accepted = Resolver(strategy_class=LatestAcceptedData, config=before, blessing=Channel(type=DataBlessing)).with_id(
+    # Only our own strategies look at spans.
+    before = {"before": span_number(config.data.span)} if config.data.span and accepted is LatestAcceptedData else {}
+    accepted_data = Resolver(strategy_class=accepted, config=before, blessing=Channel(type=DataBlessing)).with_id(
         "LastAcceptedData"
     )
     gate = DataGate(
@@ -58,7 +66,7 @@ def create_pipeline(config: Config) -> Pipeline:
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
         anomalies=validator.outputs["anomalies"],
-        baseline=accepted.outputs["blessing"],
+        baseline=accepted_data.outputs["blessing"],
     )
     transform = Transform(
         examples=ingest.outputs["examples"],
@@ -87,8 +95,8 @@ def create_pipeline(config: Config) -> Pipeline:
 
     candidate = train(config.model, "Trainer")
     baselines: Mapping[str, BaseNode] = {name: train(m, f"Baseline.{name}") for name, m in config.baselines.items()}
-    blessed = Resolver(
-        strategy_class=LatestBlessedModel,
+    blessed_model = Resolver(
+        strategy_class=blessed,
         config=before,
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
@@ -98,7 +106,7 @@ def create_pipeline(config: Config) -> Pipeline:
         code=_source("components/evaluator"),
         examples=ingest.outputs["examples"],
         model=candidate.outputs["model"],
-        blessed_model=blessed.outputs["model"],
+        blessed_model=blessed_model.outputs["model"],
         baselines={name: node.outputs["model"] for name, node in baselines.items()},
     )
     serving_check = ServingCheck(
@@ -121,8 +129,8 @@ def create_pipeline(config: Config) -> Pipeline:
         catalogue=ingest.outputs["catalogue"],
     )
     judged = [
-        ingest, statistics, schema, validator, accepted, gate, transform,
-        candidate, *baselines.values(), blessed, evaluator, serving_check, pusher,
+        ingest, statistics, schema, validator, accepted_data, gate, transform,
+        candidate, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
     ]  # fmt: skip
     report = Report(
         config,
@@ -132,7 +140,7 @@ def create_pipeline(config: Config) -> Pipeline:
         report=ingest.outputs["report"],
         statistics=statistics.outputs["statistics"],
         data_blessing=gate.outputs["blessing"],
-        baseline=accepted.outputs["blessing"],
+        baseline=accepted_data.outputs["blessing"],
         transform_graph=transform.outputs["transform_graph"],
         transformed_examples=transform.outputs["transformed_examples"],
         model_run=candidate.outputs["model_run"],

@@ -15,7 +15,7 @@ from ml_metadata.proto import metadata_store_pb2
 from configs import Config, ConfigError
 from pipeline.store import connection, store_exists
 
-_REPORT_TYPE = "RecsysRunReport"
+_REPORT_TYPE = "recsys.RunReport"  # components.artifacts.RunReport, whose import would load TFX
 _ARTIFACT, _EXECUTION = metadata_store_pb2.Artifact, metadata_store_pb2.Execution
 
 

@@ -11,11 +11,12 @@ from pipeline.graph import ALWAYS_RUN
 from pipeline.nodes import Graph
 
 SUFFIX = ".graph.json"
+_WORK = "/home/recsys/work"
 
 
 def plan(config: Config) -> dict[str, Any]:
     """Return nodes in an order that works, what each needs, and the settings under `orchestration`."""
-    graph = Graph(config)
+    graph, how = Graph(config), config.orchestration.model_dump(mode="json")
     return {
         "name": config.name,
         "config": os.path.basename(config.path),
@@ -30,7 +31,7 @@ def plan(config: Config) -> dict[str, Any]:
             }
             for node in graph.nodes
         ],
-        "orchestration": config.orchestration.model_dump(mode="json"),
+        "orchestration": {**how, "config": how["config"] or f"{_WORK}/configs/{os.path.basename(config.path)}"},
     }
 
 

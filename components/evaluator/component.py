@@ -86,7 +86,8 @@ def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices
     by_model: dict[str, gates.Slices] = {}
     columns: dict[str, list[str]] = {}
     for model in models:
-        result = tfma.load_eval_result(folder, model_name=model)
+        # TFMA drops the name of a model that was evaluated alone.
+        result = tfma.load_eval_result(folder, model_name=model if len(models) > 1 else "")
         slices: dict[str, dict[str, float]] = {}
         for key, outputs in result.slicing_metrics:
             name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])

@@ -51,10 +51,11 @@ def judge(gates: list[Gate], models: Mapping[str, Slices], slice_columns: Mappin
     judgements = []
     for gate in gates:
         wanted = sorted(gate.each) if gate.each is not None else []
-        for name in sorted(models[CANDIDATE]):
-            if sorted(slice_columns[name]) != wanted:
+        # A gate on all examples is judged even where nothing was evaluated: no verdict is no yes.
+        for name in sorted({*models[CANDIDATE], *([] if wanted else [OVERALL])}):
+            if name in slice_columns and sorted(slice_columns[name]) != wanted:
                 continue
-            examples = int(models[CANDIDATE][name].get("example_count", 0))
+            examples = int(models[CANDIDATE].get(name, {}).get("example_count", 0))
             if gate.each is None or examples >= gate.min_examples:
                 judgements.append(_judge(gate, name, examples, models))
     return judgements
@@ -78,7 +79,7 @@ def describe(gate: Gate) -> str:
 
 
 def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -> Judgement:
-    metrics = models[CANDIDATE][name]
+    metrics = models[CANDIDATE].get(name, {})
     value = metrics.get(gate.metric, math.nan)
     if gate.metric in _RANKING and metrics.get("mean_label") in (0.0, 1.0):
         value = math.nan  # with one class there is nothing to rank, whatever number a library gives
@@ -90,7 +91,7 @@ def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -
     if gate.against is not None and gate.against not in models:
         return judged(nan, nan, True, f"no {gate.against} model yet" if gate.against == BLESSED else "not evaluated")
     if math.isnan(value):
-        return judged(nan, nan, False, _undefined(gate.metric, name, models[CANDIDATE][name]))
+        return judged(nan, nan, False, _undefined(gate.metric, name, metrics))
     if gate.at_least is not None or gate.at_most is not None:
         limit = gate.at_least if gate.at_least is not None else gate.at_most
         assert limit is not None

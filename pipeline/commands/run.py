@@ -76,6 +76,7 @@ def run_node(
         str | None,
         typer.Option(metavar="SPAN", help="Run for the span before this one: for schedulers that only know today."),
     ] = None,
+    skip_code: Annotated[int, typer.Option(help="Exit code of a node that was skipped.")] = SKIPPED,
     as_json: Annotated[bool, typer.Option("--json", help="What became of it, and what it made, as JSON.")] = False,
 ) -> None:
     """Run one node of a run, as an orchestrator does. Running a finished node again does nothing.
@@ -110,7 +111,7 @@ def run_node(
     if outcome.state is State.REFUSED:
         raise RefusedError(why_refused(outcome))
     if outcome.state is State.SKIPPED:
-        raise typer.Exit(SKIPPED)
+        raise typer.Exit(skip_code)
 
 
 def of_span(span: str | None, before: str | None = None) -> list[str]:
@@ -262,5 +263,5 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print(f"\nserved model  {served}")
     console.print(f"artifacts     {settings.runs_folder}/artifacts")
     _report(console, result.outcomes)
-    console.print(f"TensorBoard   tensorboard --logdir {settings.runs_folder}/artifacts/Trainer/model_run")
+    console.print(f"TensorBoard   recsys tensorboard {settings.path}")
     console.print(f"run {result.run}, {seconds:.0f} s")

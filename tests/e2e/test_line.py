@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
+from configs import load_config
+from pipeline.tensorboard import make_board
 from serving.client import connect
 from tests.e2e.conftest import in_process_of_its_own, interactions, make_project
 from tests.serving.conftest import ServerFactory
@@ -175,3 +182,67 @@ def test_logs_nobody_described_get_from_file_to_a_served_model(tmp_path, capfd):
     ]
     assert project.recsys("run", tmp_path / "configs" / "ventas.yaml", *few) == 0
     assert len(list((tmp_path / "served" / "ventas").glob("[0-9]*"))) == 1
+
+
+def test_the_candidate_is_trained_alone_by_two_workers(ran, capfd):
+    """On what the last run transformed, in files of each worker's own, and nothing is pushed."""
+    versions = ran.versions
+    assert ran.recsys("train", ran.config, "--workers", "2", "--set", "training.epochs=1") == 0
+    said = capfd.readouterr().out
+    assert "2 workers, multi_worker_mirrored" in said
+    assert "records are dealt out" not in said
+    assert ran.versions == versions
+    (model,) = [line.split()[1] for line in said.splitlines() if line.startswith("model ")]
+    history = json.loads((Path(model).parent / "logs" / "training.json").read_text())
+    assert [worker["index"] for worker in history["workers"]] == [0, 1]
+    assert {table["feature"] for table in history["tables"]} >= {"cliente", "producto", "hora"}
+    with connect(Path(model).as_uri(), "shop") as client:
+        scores = client.predict({"cliente": ["001"], "producto": ["p-ñ1", "p-ñ2"]}, signature="rank").outputs["scores"]
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_training_alone_wants_the_examples_of_the_same_features(ran, project, capfd):
+    assert project.recsys("train", project.config) == 2
+    assert "no run has transformed examples yet" in capfd.readouterr().err
+    assert ran.recsys("train", ran.config, "--set", "features.precio.buckets=7") == 2
+    assert "features are not those of the last run" in capfd.readouterr().err
+
+
+def test_the_projector_shows_items_by_name(ran):
+    """TensorBoard itself serves the folder: curves by model, vectors and titles of every item."""
+    board = make_board(load_config(ran.config), None)
+    assert {"candidate", "item_mean"} <= {entry.name for entry in Path(board).iterdir()}
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", "--logdir", board, "--port", str(port), "--load_fast=false"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        page = f"http://127.0.0.1:{port}/data/plugin/projector"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                runs = httpx.get(f"{page}/runs").json()
+                if runs:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        told = httpx.get(f"{page}/info", params={"run": runs[0]}).json()["embeddings"]
+        assert told[0]["tensorName"] == "producto"
+        asked = {"run": runs[0], "name": "producto"}
+        labels = httpx.get(f"{page}/metadata", params=asked).text.splitlines()
+        assert labels[0].split("\t")[0] == "titulo"
+        assert len(labels) == 1 + told[0]["tensorShape"][0] == 41
+        title, item = labels[1].split("\t")[0], labels[1].split("\t")[-1]
+        assert title == f'El "{item[3:]}", tomo {item[3:]}'
+        vectors = np.frombuffer(httpx.get(f"{page}/tensor", params=asked).content, np.float32)
+        assert vectors.size == 40 * told[0]["tensorShape"][1]
+        assert np.ptp(vectors) > 0
+    finally:
+        server.terminate()
+        server.wait()

@@ -142,6 +142,8 @@ def test_a_poor_model_is_refused_and_the_verdict_says_why(made, tmp_path):
 def test_one_model_alone_can_be_judged(made, tmp_path):
     _, _, verdict = execute(made, tmp_path, "good", {}, gates=GATES[:1])
     assert verdict["blessed"]
+    assert [j["slice"] for j in verdict["judgements"]] == ["all"]
+    assert verdict["metrics"]["candidate"]["auc"] > 0.7
 
 
 def test_every_slice_of_every_model_has_the_metrics_of_its_rows(made, good):

@@ -112,6 +112,12 @@ def test_a_slice_the_other_model_has_not_is_no_pass():
     assert not found.passed
 
 
+def test_a_gate_says_no_where_nothing_was_evaluated():
+    (found,) = judge([Gate(metric="auc", at_least=0.5)], {"candidate": {}}, {})
+    assert not found.passed
+    assert "cannot be computed on all" in found.why
+
+
 def test_a_judgement_is_plain_json():
     (found,) = judged({"metric": "auc", "at_least": 0.5}, {"auc": NAN})
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["value"] is None
