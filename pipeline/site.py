@@ -69,7 +69,6 @@ async def _index(request: web.Request) -> web.Response:
             now=time.time(),
             under_way=_going(config),
             tensorboard=request.app[_TENSORBOARD],
-            logs=f"{config.runs_folder}/artifacts/Trainer/model_run",
         )
     )
     return web.Response(text=text, content_type="text/html")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def ui(
     from pipeline.site import application
 
     settings = load_config(config, set_ or [])
-    with socket.socket() as listening, _tensorboard(settings.runs_folder, tensorboard) as board:
+    with socket.socket() as listening, _tensorboard(config, set_ or [], tensorboard) as board:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
@@ -43,25 +44,23 @@ def ui(
 
 
 @contextmanager
-def _tensorboard(folder: str, wanted: bool) -> Iterator[str]:
-    """Run TensorBoard over all training logs while the context lasts, and yield its address."""
+def _tensorboard(config: Path, overrides: list[str], wanted: bool) -> Iterator[str]:
+    """Run `recsys tensorboard` while the context lasts, and yield its address."""
     if not wanted:
         yield ""
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    command = ["tensorboard", str(config), f"--port={port}", *(part for o in overrides for part in ("--set", o))]
     started = subprocess.Popen(
-        [
-            sys.executable, "-m", "tensorboard.main", "--host=127.0.0.1", f"--port={port}",
-            f"--logdir={folder}/artifacts/Trainer/model_run",
-        ],
+        [sys.executable, "-c", "from pipeline.cli import main; main()", *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://localhost:{port}/"
     finally:
         started.terminate()
         started.wait()
