@@ -62,7 +62,7 @@ def airflow(tmp_path_factory, project, recsys) -> Airflow:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "VIRTUAL_ENV", "PYTHON"))}
     environment = kept | {
         "AIRFLOW_HOME": str(home), "AIRFLOW_PORT": str(port), "RECSYS_COMMAND": str(recsys),
-        "RECSYS_CONFIGS": str(project.config.parent), "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "RECSYS_CONFIGS": str(project.config.parent),
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     }  # fmt: skip
@@ -150,11 +150,12 @@ def standalone(airflow) -> Iterator[Callable[[], None]]:
     started: list[subprocess.Popen] = []
 
     def start() -> None:
+        environment = airflow.environment | {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"}
         with open(airflow.home / "script.log", "w") as log:
             started.append(
                 subprocess.Popen(
                     [str(AIRFLOW / "standalone.sh")],
-                    env=airflow.environment,
+                    env=environment,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
@@ -193,7 +194,7 @@ def test_a_schedule_survives_a_killed_task_in_one_run(airflow, project, days, st
     standalone()
 
     def scheduled() -> list[tuple]:
-        return airflow.rows("SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled'")
+        return airflow.rows("SELECT run_id, state FROM dag_run WHERE dag_id = 'films-daily' ORDER BY id")
 
     wait_for(lambda: bool(scheduled()), 240, airflow)
     ((run, _),) = scheduled()
