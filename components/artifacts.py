@@ -26,3 +26,9 @@ class DataBlessing(Artifact):
     """`findings.json`: what the data gate found. `baseline.pb`: the statistics that the next run's drift is held to."""
 
     TYPE_NAME = "recsys.DataBlessing"
+
+
+class RunReport(Artifact):
+    """`report.html`: the page of a run. `report.json`: what it says, for other programs and later runs."""
+
+    TYPE_NAME = "recsys.RunReport"

@@ -29,10 +29,36 @@ class _Embedded(Section):
     dim: int | None = Field(default=None, ge=1, description="Embedding dimension; default: the model's.")
 
 
+Cold = Literal["learnt", "zero", "mean", "content"]
+
+
 class _Text(_Column, _Embedded):
     separator: str | None = Field(default=None, min_length=1, description="Splits a cell into several values.")
     pool: Literal["mean", "sum"] = Field(default="mean", description="How several values' embeddings become one.")
     default: str | None = Field(default=None, description="Value where missing; default: an id of its own.")
+    share: ColumnName | None = Field(
+        default=None,
+        description="Feature whose ids and embedding table this one shares and whose keys decide on them.",
+    )
+    quotient_remainder: int | None = Field(
+        default=None,
+        ge=2,
+        description="Compose an id's vector of two rows, of id // N and of id % N, multiplied (Shi et al. 2020): a "
+        "table of size / N + N rows.",
+    )
+    cold: Cold = Field(
+        default="learnt",
+        description="Vector of ids without a row of their own: `learnt` (by the model's `id_dropout`), `zero`, `mean` "
+        "of the rows of known ids, or `content`: made of its owner's other features, learnt by `id_dropout`.",
+    )
+
+    @model_validator(mode="after")
+    def _composable(self) -> _Text:
+        if self.quotient_remainder is not None and self.cold == "mean":
+            raise ValueError("cold: mean needs rows of single ids; quotient_remainder has none")
+        if self.separator is not None and (self.cold != "learnt" or self.quotient_remainder is not None):
+            raise ValueError("cold and quotient_remainder are for single values, not with separator")
+        return self
 
 
 class Vocabulary(_Text):
@@ -49,6 +75,25 @@ class Hashed(_Text):
 
     kind: Literal["hashed"]
     buckets: int = Field(ge=2, description="Number of buckets.")
+    hashes: Literal[1, 2] = Field(
+        default=1, description="With 2, a value is two rows, pooled: what collides in one hash rarely does in both."
+    )
+    min_count: int = Field(
+        default=1, ge=1, description="Buckets seen less often in the training split have no row, as a missing value."
+    )
+
+    @model_validator(mode="after")
+    def _one_value_two_rows(self) -> Hashed:
+        if self.hashes == 2:
+            for key, given in (
+                ("separator", self.separator is not None),
+                ("quotient_remainder", self.quotient_remainder is not None),
+                ("min_count", self.min_count > 1),
+                ("cold", self.cold != "learnt"),
+            ):
+                if given:
+                    raise ValueError(f"hashes: 2 does not go with {key}")
+        return self
 
 
 class Numeric(_Column, _Embedded):
@@ -154,6 +199,44 @@ def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColu
 def _describe(column: RawColumn) -> str:
     several = f" split on {column.separator!r}" if column.separator is not None else ""
     return f"{column.type}{several} of {column.of}"
+
+
+def check_shared(features: Mapping[str, Feature]) -> None:
+    """Raise ValueError where a feature shares what cannot be shared."""
+    for name, feature in features.items():
+        if not isinstance(feature, Vocabulary | Hashed):
+            continue
+        if feature.share is not None:
+            other = features.get(feature.share)
+            if type(other) is not type(feature) or feature.share == name:
+                raise ValueError(f"{name}.share: {feature.share!r} is no other {feature.kind} feature")
+            assert isinstance(other, Vocabulary | Hashed)
+            if other.share is not None:
+                raise ValueError(f"{name}.share: {feature.share!r} shares a table itself; name {other.share!r}")
+            decided = ("dim", "quotient_remainder", "top", "min_count", "oov", "hashes")
+            given = [key for key in decided if key in feature.model_fields_set]
+            if given:
+                raise ValueError(f"{name}.{given[0]}: {feature.share!r}, whose table it shares, decides that")
+            if isinstance(feature, Hashed) and feature.buckets != other.buckets:  # type: ignore[union-attr]
+                raise ValueError(f"{name}.buckets: expected {other.buckets}, as {feature.share!r} has")  # type: ignore[union-attr]
+            if isinstance(other, Hashed) and other.hashes == 2 and feature.separator is not None:
+                raise ValueError(f"{name}.separator: not with {feature.share!r}, which has hashes: 2")
+            if other.quotient_remainder is not None and feature.separator is not None:
+                raise ValueError(f"{name}.separator: not with {feature.share!r}, which has quotient_remainder")
+            if feature.cold == "mean":
+                raise ValueError(f"{name}.cold: mean belongs to {feature.share!r}, whose table it is")
+        if feature.cold == "content" and not any(
+            f is not feature and _owner(f) == feature.of and not _identifies(f) for f in features.values()
+        ):
+            raise ValueError(f"{name}.cold: content needs another feature of {feature.of}")
+
+
+def _owner(feature: Feature) -> Owner | None:
+    return None if isinstance(feature, Crossed) else feature.of
+
+
+def _identifies(feature: Feature) -> bool:
+    return isinstance(feature, Vocabulary | Hashed) and feature.cold == "content"
 
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from transforms.transformed import PADDING, TransformedFeature
 
+_DEAD = 0  # row of no feature: what fills the rows of several-valued features looks it up
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one feature in the variable that holds all tables of its dimension."""
+
+    variable: tf.Variable
+    start: int
+    rows: int
+
+    def numpy(self) -> np.ndarray:
+        """Return the rows, [rows, dim]."""
+        return tf.convert_to_tensor(self.variable)[self.start : self.start + self.rows].numpy()
+
 
 class FieldEmbedding(keras.layers.Layer):
     """One embedding a feature: inputs as TransformedFeature describes them -> [batch, fields, dim].
 
-    Ids are looked up in a table of their own; several ids are pooled; a number scales one vector (Guo et al. 2017,
-    section 2.1). A feature with a dimension of its own is projected to `dim`. `l2` is half the penalty on the squared
-    norm of what a batch looked up, divided by its size.
+    Ids are looked up in the feature's table, or in the one it shares; several ids are pooled; a number scales one
+    vector (Guo et al. 2017, section 2.1). A feature with a dimension of its own is projected to `dim`. `l2` is half the
+    penalty on the squared norm of what a batch looked up, divided by its size.
+
+    Tables of one dimension lie in one variable, one after the other, so that a batch costs one lookup and one sparse
+    update, whatever the number of features and of rows.
     """
 
     def __init__(self, features: Sequence[TransformedFeature], dim: int, l2: float = 0.0, **kwargs):
@@ -23,47 +43,147 @@ class FieldEmbedding(keras.layers.Layer):
         self._features = list(features)
         self._dim = dim
         self._l2 = l2
-        self._tables: dict[str, tf.Variable] = {}
+        self._tables: dict[str, Table] = {}
+        self._variables: dict[str, tf.Variable] = {}
         self._projections: dict[str, tf.Variable] = {}
+        self._contents: dict[str, tf.Variable] = {}
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """Each feature's table, once built; features that share one have equal entries."""
+        return dict(self._tables)
+
+    def trainable_tables(self) -> list[tf.Variable]:
+        """Return the variables whose gradients are sparse; the shards of those that are cut over servers."""
+        return [shard for v in self._variables.values() for shard in getattr(v, "variables", [v])]
 
     def build(self, input_shape) -> None:
-        """Make one table a feature."""
+        """Lay the tables out, make their variables, and the projections."""
+        by_dim: dict[int, list[TransformedFeature]] = {}
         for f in self._features:
-            own = f.dim or self._dim if self._dim > 1 else 1
-            self._tables[f.name] = self.add_weight(
-                name=f.name, shape=[max(f.size, 1), own], initializer=keras.initializers.RandomNormal(stddev=0.01)
+            by_dim.setdefault(self._own_dim(f), []).append(f)
+        known = {f.name for f in self._features}
+        for own, features in by_dim.items():
+            starts: dict[str, tuple[int, int]] = {}
+            end = _DEAD + 1
+            for f in features:
+                table = self._table_of(f, known)
+                if table not in starts:
+                    starts[table] = end, f.rows
+                    end += f.rows
+            self._variables[str(own)] = self.add_weight(
+                name=f"tables_{own}", shape=[end, own], initializer=keras.initializers.RandomNormal(stddev=0.01)
             )
+            for f in features:
+                self._tables[f.name] = Table(self._variables[str(own)], *starts[self._table_of(f, known)])
             if own != self._dim:
-                self._projections[f.name] = self.add_weight(
-                    name=f"{f.name}_projection", shape=[own, self._dim], initializer="glorot_uniform"
+                for f in features:
+                    self._projections[f.name] = self.add_weight(
+                        name=f"{f.name}_projection", shape=[own, self._dim], initializer="glorot_uniform"
+                    )
+        for f in self._features:
+            if f.cold == "content":
+                width = sum(self._dim for _ in self._content_of(f))
+                self._contents[f.name] = self.add_weight(
+                    name=f"{f.name}_content", shape=[width, self._dim], initializer="glorot_uniform"
                 )
         super().build(input_shape)
 
     def call(self, inputs) -> tf.Tensor:
-        """Look up, pool, scale and project."""
-        fields = []
+        """Look up, pool, scale, project, and put vectors in place of cold ids."""
+        fields: dict[str, tf.Tensor] = {}
+        for own in self._variables:
+            features = [f for f in self._features if str(self._own_dim(f)) == own]
+            ids = [self._row_ids(f, inputs[f.name]) for f in features]
+            rows = tf.nn.embedding_lookup(self._variables[own], tf.concat(ids, axis=1))
+            pieces = tf.split(rows, [self._lookups(f, i) for f, i in zip(features, ids, strict=True)], axis=1)
+            for f, piece in zip(features, pieces, strict=True):
+                field = self._composed(f, inputs[f.name], piece)
+                if f.name in self._projections:
+                    field = tf.matmul(field, self._projections[f.name])
+                fields[f.name] = field
         for f in self._features:
-            value, table = inputs[f.name], self._tables[f.name]
-            if not f.size:
-                field = value[:, tf.newaxis] * table
-            elif f.multivalued:
-                field = _pooled(table, value, f.pool)
-            else:
-                field = tf.gather(table, value)
-            if f.name in self._projections:
-                field = tf.matmul(field, self._projections[f.name])
-            fields.append(field)
-        stacked = tf.stack(fields, axis=1)
+            if f.cold in ("zero", "content") and f.oov:
+                fields[f.name] = tf.where(self._is_cold(f, inputs[f.name]), self._for_cold(f, fields), fields[f.name])
+        stacked = tf.concat([fields[f.name] for f in self._features], axis=1)
         if self._l2:
             self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(stacked), axis=[1, 2])))
         return stacked
 
+    def settle(self) -> None:
+        """Once trained: give ids without a row the mean of the known ids' rows, where the feature table says so."""
+        for f in self._features:
+            if f.cold == "mean" and f.oov:
+                table = self._tables[f.name]
+                low, high = f.oov
+                rows = tf.convert_to_tensor(table.variable)[table.start : table.start + table.rows]
+                known = tf.concat([rows[1:low], rows[high:]], axis=0)
+                if known.shape[0]:
+                    mean = tf.repeat(tf.reduce_mean(known, axis=0, keepdims=True), high - low, axis=0)
+                    ids = tf.range(table.start + low, table.start + high)
+                    table.variable.scatter_update(tf.IndexedSlices(mean, ids))
 
-def _pooled(table: tf.Variable, ids: tf.Tensor, pool: str) -> tf.Tensor:
-    present = tf.cast(tf.not_equal(ids, PADDING), table.dtype)
-    rows = tf.gather(table, tf.maximum(ids, 0)) * present[:, :, tf.newaxis]
-    summed = tf.reduce_sum(rows, axis=1)
-    return summed if pool == "sum" else summed / tf.maximum(tf.reduce_sum(present, axis=1, keepdims=True), 1.0)
+    def _own_dim(self, f: TransformedFeature) -> int:
+        return (f.dim or self._dim) if self._dim > 1 else 1
+
+    def _table_of(self, f: TransformedFeature, known: set[str]) -> str:
+        return f.table if f.table in known else f.name
+
+    def _row_ids(self, f: TransformedFeature, value: tf.Tensor) -> tf.Tensor:
+        """Return the rows to look up, [batch, lookups]."""
+        start = self._tables[f.name].start
+        if not f.size:
+            return tf.fill([tf.shape(value)[0], 1], tf.constant(start, tf.int64))
+        if f.multivalued:
+            return tf.where(value == PADDING, tf.constant(_DEAD, tf.int64), value + start)
+        if f.quotient_remainder:
+            n = f.quotient_remainder
+            quotients = f.rows - n
+            return tf.stack([start + value // n, start + quotients + value % n], axis=1)
+        return value[:, tf.newaxis] + start
+
+    def _lookups(self, f: TransformedFeature, ids: tf.Tensor) -> int | tf.Tensor:
+        return ids.shape[1] if ids.shape[1] is not None else tf.shape(ids)[1]
+
+    def _composed(self, f: TransformedFeature, value: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """Make one vector of a feature's rows, [batch, 1, own]."""
+        if not f.size:
+            return rows * value[:, tf.newaxis, tf.newaxis]
+        if f.multivalued:
+            return _pooled(rows, value, f.pool)
+        if f.quotient_remainder:
+            # Around one, so that a fresh quotient row alone decides the size of the product.
+            return rows[:, :1] * (1.0 + rows[:, 1:])
+        return rows
+
+    def _is_cold(self, f: TransformedFeature, ids: tf.Tensor) -> tf.Tensor:
+        low, high = f.oov  # type: ignore[misc]
+        return tf.logical_and(ids >= low, ids < high)[:, tf.newaxis, tf.newaxis]
+
+    def _for_cold(self, f: TransformedFeature, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        if f.cold == "zero":
+            return tf.zeros_like(fields[f.name])
+        content = tf.concat([fields[other.name] for other in self._content_of(f)], axis=2)
+        return tf.matmul(content, self._contents[f.name])
+
+    def _content_of(self, f: TransformedFeature) -> list[TransformedFeature]:
+        found = [g for g in self._features if g.of == f.of and g.cold != "content" and not g.hideable]
+        if not found:
+            raise ValueError(f"features.{f.name}.cold: content needs another feature of {f.of}")
+        return found
+
+
+def _pooled(rows: tf.Tensor, ids: tf.Tensor, pool: str) -> tf.Tensor:
+    present = tf.cast(tf.not_equal(ids, PADDING), rows.dtype)
+    summed = tf.matmul(present[:, tf.newaxis, :], rows)
+    if pool == "sum":
+        return summed
+    return summed / tf.maximum(tf.reduce_sum(present, axis=1), 1.0)[:, tf.newaxis, tf.newaxis]
+
+
+def table_layers(model: keras.Model) -> list[FieldEmbedding]:
+    """Return the layers of a model that hold embedding tables."""
+    return [layer for layer in model.submodules if isinstance(layer, FieldEmbedding)]
 
 
 class HideIds(keras.layers.Layer):
@@ -75,6 +195,7 @@ class HideIds(keras.layers.Layer):
     def __init__(self, features: Sequence[TransformedFeature], share: float, **kwargs):
         super().__init__(**kwargs)
         self._hidden = [f for f in features if f.hideable and f.oov and not f.multivalued]
+        self._hashed_twice = [f for f in features if f.hideable and f.oov == (0, 1) and f.multivalued]
         self._share = share
 
     def call(self, inputs, training=None):
@@ -87,6 +208,10 @@ class HideIds(keras.layers.Layer):
             low, high = f.oov  # type: ignore[misc]
             unknown = tf.random.uniform(tf.shape(ids), low, high, tf.int64)
             outputs[f.name] = tf.where(tf.random.uniform(tf.shape(ids)) < self._share, unknown, ids)
+        for f in self._hashed_twice:
+            ids = inputs[f.name]
+            hidden = tf.random.uniform(tf.shape(ids)[:1]) < self._share
+            outputs[f.name] = tf.where(hidden[:, tf.newaxis], tf.zeros_like(ids), ids)
         return outputs
 
 

@@ -15,7 +15,7 @@ import typer
 from components.refusal import RefusedError
 from configs import ConfigError
 from pipeline.commands import compile as compile_
-from pipeline.commands import data, deploy, doctor, gc, graph, init, predict, release, run, schema
+from pipeline.commands import data, deploy, doctor, gc, graph, init, predict, release, run, runs, schema
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -32,6 +32,8 @@ app.command()(run.run)
 app.command("run-node")(run.run_node)
 app.command()(graph.graph)
 app.command()(gc.gc)
+app.command()(runs.runs)
+app.command()(runs.report)
 app.command()(init.init)
 app.command()(predict.predict)
 app.command()(doctor.doctor)

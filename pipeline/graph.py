@@ -25,6 +25,7 @@ from components.earlier import LatestAcceptedData, LatestBlessedModel
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
+from components.report.component import Report
 from components.schema import CuratedSchema
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
@@ -32,7 +33,9 @@ from configs import Config
 from configs.data import span_number
 from pipeline.store import connection
 
-ALWAYS_RUN: frozenset[str] = frozenset()  # nodes that run however those before them ended
+_TRANSFORMED_FILES = 4  # at least
+
+ALWAYS_RUN = frozenset({"Report"})  # nodes that run whatever became of those before them, and judge nothing
 
 
 def create_pipeline(
@@ -72,6 +75,10 @@ def create_pipeline(
         custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
         disable_statistics=True,
     )
+    if config.beam.runner == "FnApiRunner":
+        # As it is by default it would write one file, and training deals out files to workers.
+        bundles = max(_TRANSFORMED_FILES, config.training.workers)
+        transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
 
@@ -121,13 +128,31 @@ def create_pipeline(
         report=ingest.outputs["report"],
         catalogue=ingest.outputs["catalogue"],
     )
+    judged = [
+        ingest, statistics, schema, validator, accepted_data, gate, transform,
+        candidate, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
+    ]  # fmt: skip
+    report = Report(
+        config,
+        nodes=[node.id for node in judged],
+        code=_source("components/report"),
+        examples=ingest.outputs["examples"],
+        report=ingest.outputs["report"],
+        statistics=statistics.outputs["statistics"],
+        data_blessing=gate.outputs["blessing"],
+        baseline=accepted_data.outputs["blessing"],
+        transform_graph=transform.outputs["transform_graph"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        model_run=candidate.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation_result"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+    )
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=f"{root}/artifacts",
-        components=[
-            ingest, statistics, schema, validator, accepted_data, gate, transform,
-            candidate, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
-        ],
+        components=[*judged, report],
         enable_cache=True,
         metadata_connection_config=connection(config),
         # The runner is named: Beam's default would pick another engine where it can download one.

@@ -78,7 +78,7 @@ def find(config: Config, keep: int, patience: float) -> list[Leftover]:
 
 
 def free(config: Config, leftovers: list[Leftover]) -> None:
-    """Mark artifacts as gone, so that a node that made them is run again where it is asked for, and remove the files."""
+    """Mark artifacts as gone, so that their nodes are run again where they are asked for, and remove the files."""
     with metadata.Metadata(connection(config)) as handle:
         marked = handle.store.get_artifacts_by_id([leftover.id for leftover in leftovers])
         for artifact in marked:

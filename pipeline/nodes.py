@@ -22,6 +22,7 @@ from tfx.orchestration.portable.mlmd import event_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.artifacts import PUSHED, VERDICT
+from components.refusal import RefusedError
 from configs import Config
 from pipeline.graph import ALWAYS_RUN, create_pipeline
 
@@ -103,16 +104,20 @@ class Graph:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 
         A node behind a gate that said no in this run is skipped. What a call that was killed has left is cleaned up
-        first. Raises what the node raised, or NodeFailedError; what a failed node has written is removed. No other
-        process may run the same node at the same time.
+        first. Nodes of ALWAYS_RUN run again, as what they tell of may have changed, and replace what they wrote. Raises
+        what the node raised, or NodeFailedError; what a failed node has written is removed, and the metadata store
+        keeps the error's words. No other process may run the same node at the same time.
         """
         with metadata.Metadata(self._connection()) as handle:
-            if known := self._outcome(handle.store, node, run):
-                return known
-            left = [e for e in self._executions(handle.store, node, run) if e.last_known_state in _UNFINISHED]
-            self._discard(handle.store, left)
-            if node not in ALWAYS_RUN and (gate := self._refused_before(handle.store, node, run)):
-                return Outcome(node, State.SKIPPED, 0.0, {}, f"{gate} said no in this run")
+            before = self._executions(handle.store, node, run)
+            if node in ALWAYS_RUN:
+                self._discard(handle.store, before)
+            else:
+                if known := self._outcome(handle.store, node, run):
+                    return known
+                self._discard(handle.store, [e for e in before if e.last_known_state in _UNFINISHED])
+                if gate := self._refused_before(handle.store, node, run):
+                    return Outcome(node, State.SKIPPED, 0.0, {}, f"{gate} said no in this run")
         ir = copy.deepcopy(self._pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {PIPELINE_RUN_ID_PARAMETER_NAME: run})
         pipeline_node = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node)
@@ -127,10 +132,13 @@ class Graph:
                 executor_spec=runner_utils.extract_executor_spec(deployment, node),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
             ).launch()
-        except BaseException:
+        except BaseException as error:
             with metadata.Metadata(connection) as handle:
-                failed = self._executions(handle.store, node, run)
-                self._discard(handle.store, [e for e in failed if e.last_known_state not in _FINISHED])
+                failed = [e for e in self._executions(handle.store, node, run) if e.last_known_state not in _FINISHED]
+                for execution in failed:
+                    execution.custom_properties["error"].string_value = str(error) or type(error).__name__
+                    execution.custom_properties["refused"].int_value = int(isinstance(error, RefusedError))
+                self._discard(handle.store, failed)
             raise
         # The launcher returns without a word where a node's inputs do not resolve: only the metadata store is believed.
         ended = self.outcome(node, run)

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from components.refusal import RefusedError
 from configs import Config
+from pipeline.graph import ALWAYS_RUN
 from pipeline.locks import whole_folder
 from pipeline.nodes import Graph, Outcome, State, new_run_id
 from pipeline.says import what_it_found, why_refused
@@ -25,6 +26,7 @@ class Watcher:
     started: Callable[[str], None] = lambda node: None
     said: Callable[[str, str], None] = lambda node, line: None
     ended: Callable[[Outcome, str], None] = lambda outcome, found: None
+    failed: Callable[[str, Exception], None] = lambda node, error: None
     cleaned: Callable[[int], None] = lambda count: None
 
 
@@ -37,24 +39,52 @@ class Result:
 
 
 def run(config: Config, watcher: Watcher) -> Result:
-    """Run every node. Raises RefusedError where a gate says no, and whatever a node raises."""
+    """Run every node. Raises RefusedError where a gate says no, and whatever a node raises.
+
+    Nodes of ALWAYS_RUN run after a refusal or an error too, once there is something to tell of, and what becomes of
+    them changes nothing: `watcher.failed` hears where one fails.
+    """
     with whole_folder(config.runs_folder):
         graph = Graph(config)
         if count := graph.clean_up():
             watcher.cleaned(count)
         result = Result(new_run_id())
+        stopped: Exception | None = None
         for node in graph.nodes:
-            watcher.started(node)
-            began = time.monotonic()
-            with _listening(partial(watcher.said, node)):
-                outcome = graph.run_node(node, result.run)
-            seconds = time.monotonic() - began
-            outcome = Outcome(node, outcome.state, seconds, outcome.outputs)
-            result.outcomes[node] = outcome
-            watcher.ended(outcome, what_it_found(outcome))
-            if outcome.state is State.REFUSED:
-                raise RefusedError(why_refused(outcome))
+            if node in ALWAYS_RUN:
+                if "Ingest" in result.outcomes:
+                    _tell(graph, node, result, watcher)
+            elif stopped is None:
+                try:
+                    outcome = _run_node(graph, node, result, watcher)
+                except Exception as error:
+                    stopped = error
+                else:
+                    if outcome.state is State.REFUSED:
+                        stopped = RefusedError(why_refused(outcome))
+        if stopped is not None:
+            raise stopped
     return result
+
+
+def _run_node(graph: Graph, node: str, result: Result, watcher: Watcher) -> Outcome:
+    watcher.started(node)
+    began = time.monotonic()
+    with _listening(partial(watcher.said, node)):
+        outcome = graph.run_node(node, result.run)
+    seconds = time.monotonic() - began
+    outcome = replace(outcome, seconds=seconds)
+    result.outcomes[node] = outcome
+    watcher.ended(outcome, what_it_found(outcome))
+    return outcome
+
+
+def _tell(graph: Graph, node: str, result: Result, watcher: Watcher) -> None:
+    try:
+        _run_node(graph, node, result, watcher)
+    except Exception as error:
+        logging.getLogger(__name__).exception("%s failed", node)
+        watcher.failed(node, error)
 
 
 @contextmanager

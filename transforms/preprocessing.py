@@ -21,6 +21,7 @@ _FEATURES: TypeAdapter[dict[str, Feature]] = TypeAdapter(dict[str, Feature])
 _MISSING = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}
 _Z_LIMIT = 10.0
 _SEPARATOR = "\x1f"
+_SECOND_HASH = [0x5EC04D, 0x4A54]  # any key: it makes the second hash of a value independent of the first
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,9 +33,15 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
     features = read_features(custom_config["features"])
     time = custom_config["time"]
     outputs: dict[str, Any] = {}
-    for name, feature in features.items():
+    vocabularies: dict[str, Any] = {}
+    # Those whose table others share come first: theirs is the vocabulary.
+    for name, feature in sorted(features.items(), key=lambda item: getattr(item[1], "share", None) is not None):
         if isinstance(feature, Vocabulary | Hashed):
-            outputs[name] = _text_ids(name, feature, inputs[feature.column or name])
+            shared = features[feature.share] if feature.share else feature
+            assert isinstance(shared, Vocabulary | Hashed)
+            outputs[name] = _text_ids(
+                feature.share or name, feature, shared, inputs[feature.column or name], vocabularies
+            )
         elif isinstance(feature, Numeric):
             outputs[name] = _scaled(feature, inputs[feature.column or name])
         elif isinstance(feature, Bucketized):
@@ -78,38 +85,63 @@ def split_values(column: tf.SparseTensor, separator: str) -> tf.SparseTensor:
     return tf.SparseTensor(sparse.indices, sparse.values, shape)
 
 
-def _text_ids(name: str, feature: Vocabulary | Hashed, column: tf.SparseTensor) -> tf.Tensor | tf.SparseTensor:
+def _text_ids(
+    name: str,
+    feature: Vocabulary | Hashed,
+    table: Vocabulary | Hashed,
+    column: tf.SparseTensor,
+    vocabularies: dict[str, Any],
+) -> tf.Tensor | tf.SparseTensor:
+    """Return ids as `table`, the feature itself or the one whose table it shares, declares them; `name` is its name."""
     if feature.separator is None:
         text = first_value(column)
         if feature.default is not None:
             text = tf.where(is_given(text), text, feature.default)
         given = is_given(text)
-        # Analyzed as sparse values, so that "missing" never becomes a word of the vocabulary.
-        ids = _lookup(name, feature, text, tf.boolean_mask(text, given))
-        return tf.where(given, ids + 1, tf.zeros_like(ids))
+        if table is feature:
+            # Analyzed as sparse values, so that "missing" never becomes a word of the vocabulary.
+            _analyze(name, table, tf.boolean_mask(text, given), vocabularies)
+        ids = _lookup(name, table, text, vocabularies)
+        return tf.where(given if ids.shape.rank == 1 else given[:, tf.newaxis], ids + 1, tf.zeros_like(ids))
     values = split_values(column, feature.separator)
     if feature.default is not None:
         values, _ = tf.sparse.fill_empty_rows(values, feature.default)
-    ids = _lookup(name, feature, values, values.values)
+    if table is feature:
+        _analyze(name, table, values.values, vocabularies)
+    ids = _lookup(name, table, values, vocabularies)
     shifted = tf.SparseTensor(ids.indices, ids.values + 1, ids.dense_shape)
     filled, _ = tf.sparse.fill_empty_rows(shifted, tf.constant(0, tf.int64))
     return filled
 
 
-def _lookup(name: str, feature: Vocabulary | Hashed, text, analyzed: tf.Tensor):
+def _analyze(name: str, feature: Vocabulary | Hashed, values: tf.Tensor, vocabularies: dict[str, Any]) -> None:
+    """Learn which values, or buckets of a hash, have been seen often enough to have rows of their own."""
+    if isinstance(feature, Hashed) and feature.min_count == 1:
+        return
     if isinstance(feature, Hashed):
-        if isinstance(text, tf.SparseTensor):
-            ids = tf.strings.to_hash_bucket_fast(text.values, feature.buckets)
-            return tf.SparseTensor(text.indices, ids, text.dense_shape)
-        return tf.strings.to_hash_bucket_fast(text, feature.buckets)
-    vocabulary = tft.vocabulary(
-        analyzed,
-        top_k=feature.top,
+        values = tf.strings.as_string(tf.strings.to_hash_bucket_fast(values, feature.buckets))
+    vocabularies[name] = tft.vocabulary(
+        values,
+        top_k=feature.top if isinstance(feature, Vocabulary) else None,
         frequency_threshold=feature.min_count,
         vocab_filename=name,
         reserved_tokens=tf.constant([], tf.string),
     )
-    return tft.apply_vocabulary(text, vocabulary, num_oov_buckets=feature.oov)
+
+
+def _lookup(name: str, feature: Vocabulary | Hashed, text, vocabularies: Mapping[str, Any]):
+    """Return ids from 0, -1 for a bucket without a row; with two hashes [values, 2]."""
+    if isinstance(feature, Vocabulary):
+        return tft.apply_vocabulary(text, vocabularies[name], num_oov_buckets=feature.oov)
+    if isinstance(text, tf.SparseTensor):
+        return tf.SparseTensor(text.indices, _lookup(name, feature, text.values, vocabularies), text.dense_shape)
+    ids = tf.strings.to_hash_bucket_fast(text, feature.buckets)
+    if feature.hashes == 2:
+        second = tf.strings.to_hash_bucket_strong(text, feature.buckets, key=_SECOND_HASH)
+        return tf.stack([ids, second], axis=1)
+    if feature.min_count > 1:
+        return tft.apply_vocabulary(tf.strings.as_string(ids), vocabularies[name], default_value=-1)
+    return ids
 
 
 def _scaled(feature: Numeric, column: tf.SparseTensor) -> tf.Tensor:

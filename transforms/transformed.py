@@ -8,7 +8,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import LABEL, Bucketized, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from configs.features import LABEL, Bucketized, Cold, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
 from transforms.preprocessing import AGE_BUCKETS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
@@ -20,7 +20,8 @@ class TransformedFeature:
 
     Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
     `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
-    says that the feature identifies a single user or item.
+    says that the feature identifies a single user or item. `table` names the feature whose embeddings it looks up, ""
+    its own. `quotient_remainder` and `cold` are as the feature table has them.
     """
 
     name: str
@@ -31,6 +32,16 @@ class TransformedFeature:
     pool: Literal["mean", "sum"] = "mean"
     oov: tuple[int, int] | None = None
     hideable: bool = False
+    table: str = ""
+    quotient_remainder: int | None = None
+    cold: Cold = "learnt"
+
+    @property
+    def rows(self) -> int:
+        """Rows of its embedding table."""
+        if self.quotient_remainder:
+            return -(-self.size // self.quotient_remainder) + self.quotient_remainder
+        return max(self.size, 1)
 
 
 def transformed_features(
@@ -41,21 +52,28 @@ def transformed_features(
     for name, feature in features.items():
         if isinstance(feature, Vocabulary | Hashed):
             column = feature.column or name
-            if isinstance(feature, Vocabulary):
-                known = 1 + vocabulary_size(name)
-                size, oov = known + feature.oov, (known, known + feature.oov)
+            table = features[feature.share] if feature.share else feature
+            assert isinstance(table, Vocabulary | Hashed)
+            if isinstance(table, Vocabulary):
+                known = 1 + vocabulary_size(feature.share or name)
+                size, oov = known + table.oov, (known, known + table.oov)
+            elif table.min_count > 1:
+                size, oov = 1 + vocabulary_size(feature.share or name), (0, 1)
             else:
-                size, oov = 1 + feature.buckets, (0, 1)
+                size, oov = 1 + table.buckets, (0, 1)
             found.append(
                 TransformedFeature(
                     name,
                     feature.of,
                     size,
-                    feature.dim,
-                    feature.separator is not None,
+                    table.dim,
+                    feature.separator is not None or (isinstance(table, Hashed) and table.hashes == 2),
                     feature.pool,
                     oov,
                     column in id_columns,
+                    feature.share or "",
+                    table.quotient_remainder,
+                    feature.cold,
                 )
             )
         elif isinstance(feature, Numeric):

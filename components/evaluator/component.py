@@ -20,7 +20,7 @@ from tfx_bsl.public import tfxio
 
 from components.artifacts import SPAN, VERDICT
 from components.evaluator import gates
-from components.evaluator.metrics import BinaryMetrics
+from components.evaluator.metrics import METRICS, BinaryMetrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
 from configs import Config, canonical_json
@@ -48,7 +48,7 @@ def eval_config(models: list[str], user: str, slices: list[list[str]]) -> config
             include_weighted_example_count=False,
         ),
     )
-    # TFMA's own counts go by extracts, which are batches here, and confidence intervals would only cost time.
+    # TFMA's own counts and resampling go by extracts, which are batches here; our metric brings its own intervals.
     config.options.include_default_metrics.value = False
     config.options.compute_confidence_intervals.value = False
     return config
@@ -93,7 +93,7 @@ def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices
             name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])
             columns[name] = [c for c, _ in key]
             values = next(iter(next(iter(outputs.values())).values()))
-            slices[name] = {metric: _number(value) for metric, value in values.items()}
+            slices[name] = {metric: _number(values[metric]) for metric in METRICS if metric in values}
         by_model[model] = slices
     return by_model, columns
 
@@ -103,7 +103,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Mapping[str, Any]) -> float:
-    return float(value.get("doubleValue", np.nan))
+    return float(value["boundedValue"]["value"] if "boundedValue" in value else value.get("doubleValue", np.nan))
 
 
 class EvaluatorSpec(ComponentSpec):

@@ -13,20 +13,30 @@ def grouped_auc(groups: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> f
     """
     if not len(groups):
         return float("nan")
-    order = np.lexsort((scores, groups))
-    groups, labels, scores = groups[order], labels[order] > 0.5, scores[order]
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    # Rank within the group, ties sharing their mean rank: AUC is Mann-Whitney's U over positives x negatives.
-    tied = np.append(True, (groups[1:] != groups[:-1]) | (scores[1:] != scores[:-1]))
-    tie = np.cumsum(tied) - 1
-    position = np.arange(len(groups)) + 1.0
-    mean_position = np.bincount(tie, position) / np.bincount(tie)
-    rank = mean_position[tie] - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    positives = np.bincount(group, labels)
-    negatives = sizes - positives
+    found, group = np.unique(groups, return_inverse=True)
+    won, positives, negatives, sizes = wins(group, labels > 0.5, scores, len(found))
     both = (positives > 0) & (negatives > 0)
     if not both.any():
         return float("nan")
-    u = np.bincount(group, rank * labels) - positives * (positives + 1) / 2
-    auc = u[both] / (positives[both] * negatives[both])
-    return float(np.average(auc, weights=sizes[both]))
+    return float(np.average(won[both] / (positives[both] * negatives[both]), weights=sizes[both]))
+
+
+def wins(
+    group: np.ndarray, positive: np.ndarray, scores: np.ndarray, groups: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each group the pairs of a positive and a negative in the right order, positives, negatives, and size.
+
+    `group` holds numbers below `groups`; arrays of shape [examples] -> [groups].
+    """
+    order = np.lexsort((scores, group))
+    group, positive, scores = group[order], positive[order], scores[order]
+    sizes = np.bincount(group, minlength=groups)
+    # Rank within the group, ties sharing their mean rank: the pairs won are Mann-Whitney's U.
+    tied = np.append(True, (group[1:] != group[:-1]) | (scores[1:] != scores[:-1]))
+    tie = np.cumsum(tied[: len(group)]) - 1
+    position = np.arange(len(group)) + 1.0
+    mean_position = np.bincount(tie, position) / np.bincount(tie)
+    rank = mean_position[tie] - (np.cumsum(sizes) - sizes)[group]
+    positives = np.bincount(group, positive, groups)
+    won = np.bincount(group, rank * positive, groups) - positives * (positives + 1) / 2
+    return won, positives, sizes - positives, sizes

@@ -52,12 +52,14 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
             from pipeline.run import Watcher
             from pipeline.run import run as run_all
 
-        watcher = Watcher(screen.started, screen.said, screen.ended, screen.cleaned)
+        watcher = Watcher(screen.started, screen.said, screen.ended, screen.failed, screen.cleaned)
         try:
             result = run_all(settings, watcher)
-        except RefusedError:
-            if "Evaluator" in screen.outcomes:  # what the refused model is like is what its maker asks next
+        except Exception as error:
+            if isinstance(error, RefusedError) and "Evaluator" in screen.outcomes:
+                # What the refused model is like is what its maker asks next.
                 _metrics(screen.console, settings, screen.outcomes)
+            _report(screen.console, screen.outcomes)
             raise
         finally:
             screen.stop()
@@ -186,6 +188,12 @@ class _Screen:
         line.add_row(head, escape(found))
         self.console.print(line)
 
+    def failed(self, node: str, error: Exception) -> None:
+        from rich.markup import escape
+
+        self.stop()
+        self.console.print(f"  [red]failed [/red] {node:<18} {escape(str(error))} (the run's log says more)")
+
     def cleaned(self, count: int) -> None:
         self.console.print(
             f"  cleaned up after {count} step{'s' if count > 1 else ''} that an earlier run left unfinished"
@@ -224,6 +232,14 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     )
 
 
+def _report(console: Console, outcomes: dict[str, Outcome]) -> None:
+    """Print where the run's page is, or that there is none."""
+    if "Report" in outcomes:
+        console.print(f"report        {outcomes['Report'].uri('run_report')}/report.html")
+    elif "Ingest" not in outcomes:
+        console.print("report        none: nothing was ingested, so there is nothing to report on")
+
+
 def _closing(console: Console, settings: Any, result: Any, seconds: float) -> None:
     """Print metrics with baselines, the verdict, and where things lie."""
     from rich.markup import escape
@@ -246,5 +262,6 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     )
     console.print(f"\nserved model  {served}")
     console.print(f"artifacts     {settings.runs_folder}/artifacts")
+    _report(console, result.outcomes)
     console.print(f"TensorBoard   tensorboard --logdir {settings.runs_folder}/artifacts/Trainer/model_run")
     console.print(f"run {result.run}, {seconds:.0f} s")

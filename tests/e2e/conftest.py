@@ -110,9 +110,9 @@ def project(tmp_path) -> Project:
     return make_project(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ran(tmp_path_factory) -> Project:
-    """A project whose logs have been run once, from end to end."""
+    """A project whose logs have been run once, from end to end; the tests of several files run on in it."""
     project = make_project(tmp_path_factory.mktemp("ran"))
     assert project.recsys("run", project.config) == 0
     return project

@@ -74,7 +74,7 @@ def test_gc_waits_for_a_run_that_is_not_over(ran):
         "run-node", ran.config, "--node", "Ingest", "--run-id", "begun", "--span", f"{DAYS[2]:%Y%m%d}", "--json"
     )
     made = json.loads(begun.stdout)["outputs"]["examples"][0]["uri"]
-    run_day(ran, 4, "later")
+    ran.call("run-node", ran.config, "--node", "Ingest", "--run-id", "later", "--span", f"{DAYS[4]:%Y%m%d}")
     ran.call("gc", ran.config, "--keep", "1")
     assert Path(made).is_dir()
     ran.call("gc", ran.config, "--keep", "1", "--patience", "0")

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.artifacts import VERDICT
@@ -162,3 +164,26 @@ def test_every_slice_of_every_model_has_the_metrics_of_its_rows(made, good):
             assert models[model][name] == pytest.approx(
                 binary_metrics(users[rows], table["label"][rows], table[column][rows]), nan_ok=True
             ), (model, name)
+
+
+def test_tfma_returns_intervals_differences_and_curves(made, good):
+    _, table = made
+    result, _, _ = good
+    users = pd.util.hash_array(np.array(table["user"], object), categorize=False)
+    ours, theirs = (binary_metrics(users, table["label"], table[column]) for column in ("good", "random"))
+    metrics = tfma.load_eval_result(result.uri, model_name="candidate").get_metrics_for_slice(())
+    interval = metrics["auc"]["boundedValue"]
+    assert interval["value"] == pytest.approx(ours["auc"])
+    assert interval["lowerBound"] < ours["auc"] < interval["upperBound"]
+    assert interval["upperBound"] - interval["lowerBound"] < 0.3
+    assert "boundedValue" not in metrics["example_count"]
+    assert "auc_diff" not in metrics, "the candidate is not compared with itself"
+    other = tfma.load_eval_result(result.uri, model_name="noise").get_metrics_for_slice(())
+    assert other["auc_diff"]["boundedValue"]["value"] == pytest.approx(ours["auc"] - theirs["auc"])
+    assert other["auc_diff"]["boundedValue"]["lowerBound"] > 0
+    same = tfma.load_eval_result(result.uri, model_name="blessed").get_metrics_for_slice(())
+    assert same["auc_diff"]["boundedValue"] == {"value": 0.0, "lowerBound": 0.0, "upperBound": 0.0}
+    for _, outputs in tfma.load_eval_result(result.uri, model_name="noise").plots:
+        plot = outputs[""][""]
+        assert plot["calibrationHistogramBuckets"]["buckets"]
+        assert plot["confusionMatrixAtThresholds"]["matrices"]

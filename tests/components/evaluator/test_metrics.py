@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
+from tensorflow_model_analysis.utils import math_util
 
+from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
+from components.evaluator.intervals import GROUPS, leave_one_out, with_interval
 from components.evaluator.metrics import METRICS, binary_metrics
 
 # Few different values, so that ties, users of one class and lone users all happen.
@@ -90,3 +93,55 @@ def test_no_examples_are_no_metrics_but_the_count():
     found = binary_metrics(*columns([]))
     assert found["example_count"] == 0
     assert all(math.isnan(found[m]) for m in METRICS if m != "example_count")
+
+
+@given(EXAMPLES)
+def test_leaving_a_group_of_users_out_is_the_metric_of_the_rest(examples):
+    users, labels, scores = columns(examples)
+    samples = leave_one_out(users, labels, scores)
+    for index, group in enumerate(np.unique(users % GROUPS)):
+        rest = users % GROUPS != group
+        expected = binary_metrics(users[rest], labels[rest], scores[rest])
+        for metric, values in samples.items():
+            assert values[index] == pytest.approx(expected[metric], nan_ok=True), metric
+
+
+def test_an_interval_holds_the_true_value_about_19_times_in_20():
+    random = np.random.default_rng(5)
+    held = 0
+    for _ in range(200):
+        users = np.repeat(np.arange(100, dtype=np.uint64), 4)
+        taste = np.repeat(random.normal(size=100), 4)  # a user's labels go together
+        labels = (taste + random.normal(size=400) > 0).astype(np.float32)
+        samples = leave_one_out(users, labels, np.full(400, 0.5, np.float32))
+        _, low, high = math_util.calculate_confidence_interval(
+            with_interval(float(labels.mean()), samples["mean_label"])
+        )
+        held += low <= 0.5 <= high
+    assert 180 <= held <= 198
+
+
+@given(EXAMPLES)
+def test_what_cannot_be_computed_without_a_group_has_no_interval(examples):
+    users, labels, scores = columns(examples)
+    samples = leave_one_out(users, labels, scores)
+    alone = with_interval(binary_metrics(users, labels, scores)["auc"], samples["auc"])
+    assert isinstance(alone, float) == (len(samples["auc"]) < 2 or bool(np.isnan(samples["auc"]).any()))
+
+
+@given(EXAMPLES)
+def test_curves_count_every_example_once(examples):
+    _, labels, scores = columns(examples)
+    drawn = curves(labels, scores)
+    buckets, matrices = (drawn[name] for name in CURVES)
+    assert sum(b.num_weighted_examples.value for b in buckets.buckets) == len(examples)
+    assert sum(b.total_weighted_label.value for b in buckets.buckets) == labels.sum()
+    for matrix in matrices.matrices:
+        called = scores.astype(np.float64) >= matrix.threshold
+        assert matrix.true_positives == labels[called].sum()
+        assert matrix.false_positives == (1 - labels[called]).sum()
+        assert matrix.false_negatives == labels[~called].sum()
+        assert matrix.true_negatives == (1 - labels[~called]).sum()
+    if examples:
+        assert matrices.matrices[0].true_negatives == matrices.matrices[0].false_negatives == 0
+        assert matrices.matrices[-1].true_positives == matrices.matrices[-1].false_positives == 0

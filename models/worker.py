@@ -1,0 +1,49 @@
+"""One worker process: `python -m models.worker JOB.json STATE THREADS`; TF_CONFIG tells its place among the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from models.workers import end_with_starter, say
+
+
+def main() -> None:
+    """Do this process's part of the job, then exit."""
+    end_with_starter()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    import tensorflow as tf
+
+    from models.loop import Place
+    from models.training import Job, work
+
+    job = Job.from_json(Path(sys.argv[1]).read_text())
+    state = sys.argv[2]
+    config = job.task.training
+    if threads := int(sys.argv[3]):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    told: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    cluster, task = told.get("cluster", {}), told.get("task", {})
+    if config.chosen_strategy == "parameter_server":
+        from models.parameter_server import work_with_servers
+
+        work_with_servers(job, state, cluster, task)
+    elif config.chosen_strategy == "mirrored":
+        work(job, Place(strategy=tf.distribute.MirroredStrategy()), say, state)
+    else:
+        # First of all that TensorFlow does in this process: later it is too late for collectives.
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        count = len(cluster.get("worker", [])) + len(cluster.get("chief", [])) or 1
+        index = task.get("index", 0) + (len(cluster.get("chief", [])) if task.get("type") == "worker" else 0)
+        work(job, Place(index, count, strategy), say, state)
+    sys.stdout.flush()
+    # Not the interpreter's own end: threads of collectives wait for peers that have ended already.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""`recsys runs` and `recsys report`: what came of the runs, and the page of one or two of them."""
+
+from __future__ import annotations
+
+import json
+import time
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.run import ConfigPath, Overrides
+
+_STYLES = {"blessed": "green", "refused": "red", "broke": "red", "under way": "cyan"}
+
+
+def runs(
+    config: ConfigPath,
+    last: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    set_: Overrides = None,
+) -> None:
+    """List the runs of a config with verdict, metrics and age, the newest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from configs import load_config
+    from pipeline import history
+
+    settings = load_config(config, set_ or [])
+    known = history.runs(settings, last)
+    if as_json:
+        values = [
+            {
+                "run": r.id, "state": r.state, "by": r.by, "began": r.began, "ended": r.ended,
+                "version": r.version, "report": r.page, "metrics": r.metrics,
+            }
+            for r in known
+        ]  # fmt: skip
+        typer.echo(json.dumps(values))
+        return
+    console = Console(highlight=False)
+    if not known:
+        console.print(f"no run of {settings.name} yet; `recsys run {config}` makes one")
+        return
+    table = Table("run", "age", "verdict", "AUC", "GAUC", "LogLoss", "version", box=None, pad_edge=False)
+    table.header_style = "bold"
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    for r in known:
+        said = f"{r.state} by {r.by}" if r.by else r.state
+        figures = [f"{v:.4f}" if (v := r.metrics.get(m)) is not None else "" for m in ("auc", "gauc", "logloss")]
+        style = _STYLES.get(r.state, "dim")
+        table.add_row(r.id, history.age(time.time() - r.ended), f"[{style}]{said}[/{style}]", *figures, r.version or "")
+    console.print(table)
+    console.print(f"`recsys report {config} --run RUN --open` opens the page of one")
+
+
+def report(
+    config: ConfigPath,
+    run: Annotated[str | None, typer.Option(help="The run; default: the newest with a report.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    compare: Annotated[tuple[str, str], typer.Option(metavar="RUN RUN", help="Two runs to put beside each other.")] = (
+        "",
+        "",
+    ),
+    set_: Overrides = None,
+) -> None:
+    """Print where the page of a run is, or make one that compares two runs."""
+    from configs import ConfigError, load_config
+    from pipeline import history
+
+    settings = load_config(config, set_ or [])
+    if any(compare):
+        if run:
+            raise ConfigError("--run and --compare exclude each other")
+        one, other = (history.find(settings, name) for name in compare)
+        from components.report.compare import render
+
+        folder = Path(settings.runs_folder) / "compared"
+        folder.mkdir(parents=True, exist_ok=True)
+        page = folder / f"{one.id}--{other.id}.html"
+        unfinished = page.with_suffix(".partial")
+        unfinished.write_text(render(one.facts(), other.facts()), encoding="utf-8")
+        unfinished.rename(page)
+    else:
+        found = history.find(settings, run)
+        found.facts()
+        page = Path(f"{found.report}/report.html")
+    typer.echo(page)
+    if open_ and not webbrowser.open(page.absolute().as_uri()):
+        typer.echo("no browser could be started here; open that file in one", err=True)
