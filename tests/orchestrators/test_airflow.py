@@ -103,6 +103,78 @@ def test_the_dag_has_the_graphs_edges_and_loads_no_framework(airflow, project):
     assert found["frameworks"] == []
 
 
+PODS = """
+import json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import recommenders
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from kubernetes.client import models as k8s
+
+dag = recommenders.make_dag(pathlib.Path(sys.argv[2]))
+task = dag.get_task("Trainer")
+for needs_a_cluster in (
+    "is_istio_enabled", "patch_already_checked", "process_pod_deletion", "_read_pod_container_states",
+    "_read_pod_events",
+):
+    setattr(KubernetesPodOperator, needs_a_cluster, lambda *args, **kwargs: None)
+
+def ends(code):
+    state = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code))
+    status = k8s.V1ContainerStatus(name="base", image="i", image_id="i", ready=False, restart_count=0, state=state)
+    pod = k8s.V1Pod(
+        metadata=k8s.V1ObjectMeta(name="p"), spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base")]),
+        status=k8s.V1PodStatus(phase="Failed" if code else "Succeeded", container_statuses=[status]),
+    )
+    try:
+        task.cleanup(pod, pod)
+    except Exception as error:
+        return type(error).__name__
+    return "done"
+
+print(json.dumps({
+    "ends": {code: ends(code) for code in range(5)},
+    "config": task.config,
+    "image": task.image,
+    "limits": task.container_resources.limits,
+    "others": dag.get_task("Ingest").container_resources.limits,
+    "mounts": [m.mount_path for m in task.volume_mounts],
+    "secrets": [(s.deploy_target, s.secret, s.key) for s in task.secrets],
+    "teardowns": [t.task_id for t in dag.tasks if t.is_teardown],
+}))
+"""
+
+
+def test_pods_are_the_config_s_and_their_exit_codes_mean_the_same(airflow, project, tmp_path):
+    plan = json.loads((project.config.parent / "films.graph.json").read_text())
+    plan["orchestration"] |= {
+        "runs_nodes_as": "pod",
+        "image": "registry.example/recsys:1",
+        "volumes": [{"claim": "work", "mount": "/home/recsys/work"}],
+        "secrets": {"DB_PASSWORD": {"secret": "recsys-db", "key": "password"}},
+        "resources": {"cpu": "500m", "memory": "2Gi", "gpus": 0},
+        "nodes": {"Trainer": {"cpu": "4", "memory": "16Gi", "gpus": 1}},
+    }
+    (tmp_path / "pods.graph.json").write_text(json.dumps(plan))
+    python = ROOT / ".tools" / "airflow" / "bin" / "python"
+    command = [python, "-c", PODS, str(AIRFLOW / "dags"), str(tmp_path / "pods.graph.json")]
+    done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {
+        "ends": {
+            "0": "done", "1": "AirflowException", "2": "AirflowFailException", "3": "AirflowFailException",
+            "4": "AirflowSkipException",
+        },
+        "config": "/home/recsys/work/configs/films.yaml",
+        "image": "registry.example/recsys:1",
+        "limits": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+        "others": {"cpu": "500m", "memory": "2Gi"},
+        "mounts": ["/home/recsys/work"],
+        "secrets": [["DB_PASSWORD", "recsys-db", "password"]],
+        "teardowns": ["Report"],
+    }  # fmt: skip
+
+
 def test_a_day_ends_in_a_pushed_version(airflow, project):
     code, states, said = dags_test(airflow, 3)
     assert code == 0, said
