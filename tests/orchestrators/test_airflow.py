@@ -217,7 +217,7 @@ def standalone(airflow) -> Iterator[Callable[[], None]]:
         with open(airflow.home / "script.log", "w") as log:
             started.append(
                 subprocess.Popen(
-                    [str(AIRFLOW / "standalone.sh")],
+                    ["timeout", "1500", str(AIRFLOW / "standalone.sh")],
                     env=environment,
                     stdout=log,
                     stderr=log,
