@@ -20,6 +20,7 @@ from pipeline.commands import (
     deploy,
     doctor,
     explain,
+    gc,
     graph,
     init,
     predict,
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command("run-node")(run.run_node)
 app.command()(graph.graph)
+app.command()(gc.gc)
 app.command()(runs.runs)
 app.command()(runs.report)
 app.command()(ui.ui)
