@@ -204,6 +204,8 @@ def finish(job: Job, steps: Steps, keeping: Keeping, sample: Batch, seconds: flo
     for layer in table_layers(model):
         layer.settle()
     write_projection(model, job.transform_output, features, f"{job.log_folder}/projection")
+    if hasattr(model, "index"):
+        model.index(examples(job.train_files, features, EVAL_BATCH))
     _export(job, model, features)
     _write_history(job, history)
     keeping.remove_best()
