@@ -20,7 +20,7 @@ from pathlib import Path
 
 SAID = "\x01"  # starts a line in which the chief says where it is: JSON of `line` and `step`
 _TAIL = 25
-# Rows of large tables are read here and there: with pages of 2 MiB far fewer of those reads wait for the page's address.
+# Rows of large tables are read here and there: with pages of 2 MiB fewer reads wait for the address of a page.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _GRACE = 10.0  # seconds for the others to end by themselves once the chief has ended well
 
