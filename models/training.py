@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,7 +145,7 @@ def run_job(job: Job, report: Callable[[str], None], log: Callable[[str, str], N
     if not given and not (told.exists() and told.read_text() == job.to_json()):
         shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{JOB_FILE}.{socket.gethostname()}.{os.getpid()}"
+    beside = folder / f".{JOB_FILE}.{uuid.uuid4().hex}"
     beside.write_text(job.to_json())
     os.replace(beside, told)
     if given:
