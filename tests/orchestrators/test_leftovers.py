@@ -79,3 +79,8 @@ def test_gc_waits_for_a_run_that_is_not_over(ran):
     assert Path(made).is_dir()
     ran.call("gc", ran.config, "--keep", "1", "--patience", "0")
     assert not Path(made).exists()
+    again = ran.call(
+        "run-node", ran.config, "--node", "Ingest", "--run-id", "begun", "--span", f"{DAYS[2]:%Y%m%d}", "--json"
+    )
+    assert json.loads(again.stdout)["state"] == "done"
+    assert Path(json.loads(again.stdout)["outputs"]["examples"][0]["uri"]).is_dir(), "a freed node is run again"
