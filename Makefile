@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens soak-serving
+.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training \
+	soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,3 +49,9 @@ bench-movielens: setup ## MovieLens-100K: DeepFM and baselines, three seeds, two
 
 soak-serving: setup ## 100 version swaps under constant load
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py
+
+bench-training: setup ## training: vocabularies of 10 thousand to 10 million, Keras' Adam, PyTorch, two workers
+	@$(RUN)/recsys data movielens && $(RUN)/python -m benchmarks.training
+
+soak-training: setup ## ten times kill -9 of the chief and of the other worker, at random moments
+	SOAK=1 $(RUN)/pytest -s tests/models/test_workers.py -k ten_kills

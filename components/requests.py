@@ -11,14 +11,20 @@ from configs.features import RawColumn
 
 
 def named_columns(columns: Mapping[str, RawColumn], batch: pa.RecordBatch) -> dict[str, list[Any]]:
-    """Return the cells of each column of a batch of Examples, as the signatures of named columns take them."""
-    rows = batch.num_rows
-    return {
-        name: [_cell(v, column) for v in batch.column(name).to_pylist()]
-        if name in batch.schema.names
-        else [column.default] * rows
-        for name, column in columns.items()
-    }
+    """Return the cells of each column of a batch of Examples, as the signatures of named columns take them.
+
+    The lists of a list column are filled up to equal length, which is what a request must send.
+    """
+    named = {}
+    for name, column in columns.items():
+        cells = batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
+        if column.length is None:
+            named[name] = [_cell(v, column) for v in cells]
+        else:
+            lists = [list(v or ()) for v in cells]
+            width = max([1, *map(len, lists)])
+            named[name] = [[*values, *[column.default] * (width - len(values))] for values in lists]
+    return named
 
 
 def _cell(values: list[Any] | None, column: RawColumn) -> Any:

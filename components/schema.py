@@ -69,6 +69,15 @@ def infer_schema(
     return schema
 
 
+def free_sequences(schema: schema_pb2.Schema, names: list[str]) -> None:
+    """Have the list columns that ingest makes in the schema, free of limits: they are no part of the logs' contract."""
+    for feature in [f for f in schema.feature if f.name in names]:
+        _forget_domain(schema, feature)
+        schema.feature.remove(feature)
+    for name in names:
+        schema.feature.add(name=name, type=schema_pb2.BYTES)
+
+
 def read_schema(path: str) -> schema_pb2.Schema:
     """Read a schema's text. Raises RefusedError where it is none."""
     with open(path, encoding="utf-8") as stream:
@@ -115,6 +124,7 @@ class CuratedSchemaSpec(ComponentSpec):
         "path": ExecutionParameter(type=str),
         "columns": ExecutionParameter(type=str),
         "required": ExecutionParameter(type=str),
+        "sequences": ExecutionParameter(type=str),
         "code": ExecutionParameter(type=str),
         "text_digest": ExecutionParameter(type=str, optional=True),
     }
@@ -143,10 +153,11 @@ class CuratedSchemaExecutor(base_executor.BaseExecutor):
     def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Write the schema. Raises RefusedError."""
         path = exec_properties["path"]
-        columns = json.loads(exec_properties["columns"])
+        columns, sequences = json.loads(exec_properties["columns"]), json.loads(exec_properties["sequences"])
         output = artifact_utils.get_single_instance(output_dict["schema"])
         if os.path.exists(path):
             schema = read_schema(path)
+            free_sequences(schema, sequences)
             check_against_config(schema, columns, path)
             # The examples hold what the config names; what else the schema knows is not looked for in them.
             kept = [feature for feature in schema.feature if feature.name in columns]
@@ -156,6 +167,7 @@ class CuratedSchemaExecutor(base_executor.BaseExecutor):
         else:
             statistics = load_statistics(artifact_utils.get_single_instance(input_dict["statistics"]), "train")
             schema = infer_schema(statistics, columns, json.loads(exec_properties["required"]))
+            free_sequences(schema, sequences)
             origin = f"inferred from this run: no {os.path.basename(path)} yet; `recsys schema accept` keeps it"
         for feature in schema.feature:
             feature.ClearField("shape")  # a missing value must stay a missing value
@@ -176,6 +188,7 @@ class CuratedSchema(base_component.BaseComponent):
                 path=config.schema_path,
                 columns=json.dumps(column_types(config)),
                 required=json.dumps(config.required_columns),
+                sequences=json.dumps([c.name for c in config.raw_columns.values() if c.length is not None]),
                 code=code,
                 statistics=statistics,
                 schema=types.Channel(type=standard_artifacts.Schema),

@@ -16,12 +16,24 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import DERIVED_COLUMNS, LABEL, Bucketized, Crossed, Feature, Hashed, RawColumn, Time, Vocabulary
+from configs.features import (
+    DERIVED_COLUMNS,
+    LABEL,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    RawColumn,
+    Sequence,
+    Time,
+    Vocabulary,
+)
 from configs.features import raw_columns as _raw_columns
 from configs.gates import BLESSED, Evaluation, Validation
-from configs.model import FM, LR, DeepFM, ItemMean, Model, Training
+from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.serving import RELEASE_FOLDER, Serving
+from configs.tuning import Tuning
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
@@ -65,7 +77,11 @@ class Config(Section):
         max_length=8,
         description="Models trained beside it to compare with; `{}` for none.",
     )
+    models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Contender] = Field(
+        default={}, description="Further models for `recsys compare` to train; a run does not."
+    )
     training: Training = Training()
+    tuning: Tuning = Tuning()
     validation: Validation = Validation()
     evaluation: Evaluation = Evaluation()
     serving: Serving = Serving()
@@ -81,6 +97,8 @@ class Config(Section):
         data = self.data
         for name, feature in self.features.items():
             _check_role(name, feature, data)
+            if isinstance(feature, Sequence):
+                _check_sequence(name, feature, self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
         except ValueError as error:
@@ -99,6 +117,16 @@ class Config(Section):
                 raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
         if data.label.column in columns:
             raise ValueError(f"features: the label column {data.label.column!r} cannot be a feature: it is the answer")
+        for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
+            self._check_model(place, model)
+        for name, contender in self.models.items():
+            self._check_model(f"models.{name}.model", contender.model)
+            try:
+                self.training_of(contender)
+            except ValidationError as error:
+                (first, *_) = error.errors()
+                at = ".".join(map(str, first["loc"]))
+                raise ValueError(f"models.{name}.training.{at}: {first['msg']}") from None
         for column in self.validation.limits:
             if column not in self.compared_columns:
                 choices = ", ".join(self.compared_columns)
@@ -127,6 +155,17 @@ class Config(Section):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
 
+    def _check_model(self, place: str, model: Model) -> None:
+        unknown = [name for name in model.without if name not in self.features]
+        if unknown:
+            raise ValueError(f"{place}.without: no feature {unknown[0]!r}; choose from {', '.join(self.features)}")
+
+    def training_of(self, contender: Contender) -> Training:
+        """Return the training of one of `models`: the config's, but for what is its own."""
+        return Training.model_validate(
+            {**self.training.model_dump(by_alias=True, exclude_unset=True), **contender.training}
+        )
+
     @property
     def path(self) -> Path:
         """The file this config was read from."""
@@ -140,7 +179,8 @@ class Config(Section):
     @property
     def slice_columns(self) -> list[str]:
         """Columns that slices may name: text columns of the features and what ingest derives."""
-        return [c.name for c in self.raw_columns.values() if c.type == "string"] + list(DERIVED_COLUMNS)
+        text = [c.name for c in self.raw_columns.values() if c.type == "string" and c.length is None]
+        return text + list(DERIVED_COLUMNS)
 
     @property
     def required_columns(self) -> list[str]:
@@ -149,8 +189,11 @@ class Config(Section):
 
     @property
     def compared_columns(self) -> list[str]:
-        """Columns of the examples whose distributions the data gate compares: all but times, which always move on."""
-        return [c.name for c in self.raw_columns.values() if c.type != "int64"] + [LABEL]
+        """Columns of the examples whose distributions the data gate compares.
+
+        Not times, which always move on, and not sequences, which repeat what another column holds.
+        """
+        return [c.name for c in self.raw_columns.values() if c.type != "int64" and c.length is None] + [LABEL]
 
     @property
     def source(self) -> str:
@@ -271,7 +314,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
 
 
 # Where pydantic puts the chosen kind or type into a location, which is no key of the file: features.u.vocabulary.oov.
-_TAG_DEPTH = {"features": 2, "baselines": 2, "model": 1}
+_TAG_DEPTH = {"features": 2, "baselines": 2, "model": 1, "models": 3}
 
 
 def _explain(detail: Any, path: str) -> str:
@@ -312,7 +355,7 @@ def _explain(detail: Any, path: str) -> str:
 
 def _check_role(name: str, feature: Feature, data: Data) -> None:
     """Raise ValueError if the feature reads the user's, item's or event's column as something that it is not."""
-    if isinstance(feature, Crossed | Time):
+    if isinstance(feature, Crossed | Time | Sequence):
         return
     column = feature.column or name
     if column == data.time:
@@ -325,6 +368,24 @@ def _check_role(name: str, feature: Feature, data: Data) -> None:
                 f"features.{name}: {column!r} is the {owner}'s id: expected kind vocabulary or hashed, of: {owner}, "
                 "no separator"
             )
+
+
+def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature], data: Data) -> None:
+    other = features.get(feature.feature)
+    if other is None:
+        raise ValueError(f"features.{name}.feature: no feature {feature.feature!r}")
+    if not isinstance(other, Vocabulary | Hashed) or other.separator is not None or other.of == "user":
+        raise ValueError(
+            f"features.{name}.feature: {feature.feature!r} must be a vocabulary or hashed feature of the item or the "
+            "context, with no separator: a sequence holds its values in the user's earlier events"
+        )
+    table = features.get(other.share or feature.feature)
+    if isinstance(table, Hashed) and table.hashes == 2:
+        raise ValueError(
+            f"features.{name}.feature: {feature.feature!r} has hashes: 2, a sequence takes one id an event"
+        )
+    if name in (data.user, data.item, data.time, data.label.column, data.display):
+        raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")
 
 
 def _check_crossable(name: str, part: str, features: Mapping[str, Feature]) -> None:

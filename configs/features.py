@@ -151,7 +151,32 @@ class Crossed(_Embedded):
         return value
 
 
-Feature = Annotated[Vocabulary | Hashed | Numeric | Bucketized | Time | Crossed, Field(discriminator="kind")]
+class Sequence(_Embedded):
+    """The user's recent events, by a text feature of their items, oldest first: made by ingest, given by a request.
+
+    It holds only events strictly earlier than the example's own; those of the same second are left out. The ids are
+    those of the feature it names.
+    """
+
+    kind: Literal["sequence"]
+    feature: str = Field(
+        description="Single-valued vocabulary or hashed feature whose values it holds: the item's id, its brand."
+    )
+    length: int = Field(default=50, ge=1, le=10_000, description="Most events kept, the newest ones.")
+    events: Literal["all", "positive", "negative"] = Field(
+        default="all", description="Which events count: all, or those whose label was positive or negative."
+    )
+    delay: int = Field(
+        default=0,
+        ge=0,
+        description="Seconds by which an event must be older than the example: what logs take to arrive.",
+    )
+    pool: Literal["mean", "sum"] = Field(
+        default="mean", description="How models without a part for sequences make one embedding of several."
+    )
+
+
+Feature = Annotated[Vocabulary | Hashed | Numeric | Bucketized | Time | Crossed | Sequence, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -159,7 +184,8 @@ class RawColumn:
     """A column of the logs as the pipeline and the served model take it.
 
     `separator` splits a cell into several values. `default` is what a request that leaves the column out stands for:
-    "" and NaN mean missing.
+    "" and NaN mean missing. `length` is the most values of a list column, which ingest makes and no log has; in a
+    request its cells are lists, filled up with "".
     """
 
     name: str
@@ -167,6 +193,29 @@ class RawColumn:
     of: Owner
     separator: str | None
     default: str | float | int
+    length: int | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """What ingest puts into a list column: the `length` newest values of `column` in the user's earlier events."""
+
+    name: str
+    column: str
+    length: int
+    events: Literal["all", "positive", "negative"]
+    delay: int
+
+
+def histories(features: Mapping[str, Feature]) -> list[History]:
+    """Return what ingest has to make for the sequences in the feature table."""
+    found = []
+    for name, feature in features.items():
+        if isinstance(feature, Sequence):
+            of = features[feature.feature]
+            assert isinstance(of, Vocabulary | Hashed)
+            found.append(History(name, of.column or feature.feature, feature.length, feature.events, feature.delay))
+    return found
 
 
 def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColumn]:
@@ -193,11 +242,15 @@ def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColu
             add(name, RawColumn(time, "int64", "context", None, MISSING_TIME))
             if feature.since:
                 add(name, RawColumn(feature.since, "int64", feature.of, None, MISSING_TIME))
+        elif isinstance(feature, Sequence):
+            add(name, RawColumn(name, "string", "user", None, "", feature.length))
     return columns
 
 
 def _describe(column: RawColumn) -> str:
     several = f" split on {column.separator!r}" if column.separator is not None else ""
+    if column.length is not None:
+        return f"a sequence of up to {column.length}, made by ingest"
     return f"{column.type}{several} of {column.of}"
 
 
@@ -232,6 +285,8 @@ def check_shared(features: Mapping[str, Feature]) -> None:
 
 
 def _owner(feature: Feature) -> Owner | None:
+    if isinstance(feature, Sequence):
+        return "user"
     return None if isinstance(feature, Crossed) else feature.of
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section, Share
 
-MetricName = Literal["auc", "gauc", "logloss", "calibration", "prauc", "example_count"]
+MetricName = Literal["auc", "gauc", "ndcg10", "logloss", "calibration", "prauc", "example_count"]
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
 UNDIRECTED: frozenset[str] = frozenset({"calibration", "example_count"})  # more is neither better nor worse
 BLESSED = "blessed"
@@ -44,8 +44,9 @@ class Gate(Section):
     """One condition on one metric. A metric that cannot be computed does not pass."""
 
     metric: MetricName = Field(
-        description="`auc`; `gauc`: AUC within each user, weighted; `logloss`; `calibration`: predicted over actual "
-        "positives, 1 is right; `prauc`: area under precision and recall; `example_count`."
+        description="`auc`; `gauc`: AUC within each user, weighted; `ndcg10`: NDCG of each user's ten best examples; "
+        "`logloss`; `calibration`: predicted over actual positives, 1 is right; `prauc`: area under precision and "
+        "recall; `example_count`."
     )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")

@@ -40,6 +40,7 @@ FEATURE_EXAMPLES = {
     "numeric": "price: {kind: numeric, of: item, scale: log, default: 0}",
     "bucketized": "age: {kind: bucketized, of: user, buckets: 8}",
     "time": "account_age: {kind: time, part: age, of: user, since: registered_at}",
+    "sequence": "recent: {kind: sequence, feature: product, length: 50, events: positive}",
     "crossed": "age_and_hour: {kind: crossed, cross: [age, hour], buckets: 200}",
 }
 
@@ -132,6 +133,8 @@ class _Page:
 
     def _type(self, schema: Mapping[str, Any]) -> str:
         names = _definitions_in(schema)
+        if schema is True or not schema.keys() - {"title", "description"}:
+            return "any value"
         match schema:
             case {"anyOf": [first, {"type": "null"}]}:
                 return self._type(first)
@@ -159,6 +162,8 @@ class _Page:
                 return _NAMED_PATTERNS.get(pattern, f"text matching `{pattern}`")
             case {"type": "string"}:
                 return "text"
+            case {"type": "boolean"}:
+                return "true or false"
             case _ if names:
                 place = self._places[names[0]]
                 return f"[{place}](#{re.sub('[^a-z0-9_ -]', '', place.lower())})"

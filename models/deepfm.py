@@ -8,7 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DeepFM as DeepFMConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from models.layers import FieldEmbedding, FirstOrder, HideIds, deep_network, pairwise_interactions
+from models.parts import interactions, shapley
 from transforms.transformed import TransformedFeature
 
 
@@ -20,18 +21,7 @@ class DeepFM(keras.Model):
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
-        self._deep = keras.Sequential(
-            [
-                keras.layers.Flatten(),
-                keras.layers.Dropout(config.dropout),
-                *(
-                    layer
-                    for width in config.hidden
-                    for layer in (keras.layers.Dense(width, activation="relu"), keras.layers.Dropout(config.dropout))
-                ),
-                keras.layers.Dense(1, use_bias=False),
-            ]
-        )
+        self._deep = deep_network(config.hidden, config.dropout)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -39,3 +29,16 @@ class DeepFM(keras.Model):
         fields = self._embedding(inputs)
         deep = tf.squeeze(self._deep(fields, training=training), axis=1)
         return self._first_order(inputs) + pairwise_interactions(fields) + deep
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return what adds up to the logits: the FM's parts, the deep part of no feature, [batch], and each feature's
+        Shapley value in the deep part, [batch, fields].
+        """
+        fields = self._embedding(inputs)
+        deep, deep_of_none = shapley(lambda masked: self._deep(masked, training=False), fields)
+        return {
+            **self._first_order.parts(inputs),
+            "pairs": interactions(fields),
+            "deep": deep,
+            "deep_of_none": deep_of_none,
+        }

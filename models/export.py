@@ -6,7 +6,13 @@
                       and the evaluator
 `transform_features`  named raw columns -> what the model receives
 
-A column that a request leaves out takes its declared default in all four.
+A column that a request leaves out takes its declared default in all four. A model that retrieves has two more:
+
+`retrieve`              named raw columns of users and context -> items [batch, k], scores [batch, k], best first
+`retrieve_approximate`  the same, by XLA's approximate search
+
+Beside the signatures, which is all a server sees, the SavedModel has a function `explain` where its model can say what
+its logits are made of: named columns -> `logit` [batch], `features`, their names, and the model's `parts`.
 """
 
 from __future__ import annotations
@@ -39,6 +45,17 @@ class ServedModel(tf.Module):
         self._columns = columns
         self._features = features
         self._transform = transform_output.transform_features_layer()
+        if hasattr(model, "retrieve"):
+            self._names = tf.lookup.StaticHashTable(
+                tf.lookup.TextFileInitializer(
+                    transform_output.vocabulary_file_by_name(model.item.name),
+                    tf.int64,
+                    tf.lookup.TextFileIndex.LINE_NUMBER,
+                    tf.string,
+                    tf.lookup.TextFileIndex.WHOLE_LINE,
+                ),
+                "",
+            )
 
     def inputs_of_model(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
         """Return what the model receives for sparse raw columns."""
@@ -47,6 +64,13 @@ class ServedModel(tf.Module):
     def probability(self, raw: Mapping[str, tf.SparseTensor]) -> tf.Tensor:
         """Return the probability of a positive label, [batch]."""
         return tf.sigmoid(self._model(self.inputs_of_model(raw), training=False))
+
+    def retrieved(self, columns: Mapping[str, tf.Tensor], approximate: bool) -> dict[str, tf.Tensor]:
+        """Return the best items for named columns of users and context."""
+        absent = default_values(c for name, c in self._columns.items() if name not in columns)
+        inputs = self.inputs_of_model(sparse_from_named({**absent, **columns}))
+        ids, logits = self._model.retrieve(inputs, approximate)
+        return {"items": self._names.lookup(ids - 1), "scores": tf.sigmoid(logits)}
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Return the traced signatures by name."""
@@ -69,12 +93,40 @@ class ServedModel(tf.Module):
             score = self.probability(tf.io.parse_example(inputs, raw_feature_spec(self._columns.values())))
             return {"outputs": score, "scores": score[:, tf.newaxis]}
 
-        return {
+        @tf.function(autograph=False)
+        def retrieve(**columns):
+            return self.retrieved(columns, approximate=False)
+
+        @tf.function(autograph=False)
+        def retrieve_approximate(**columns):
+            return self.retrieved(columns, approximate=True)
+
+        signatures = {
             "serving_default": serving_default.get_concrete_function(**named),
             "rank": rank.get_concrete_function(**named),
             "serve_examples": serve_examples.get_concrete_function(tf.TensorSpec([None], tf.string, name="inputs")),
             "transform_features": transform_features.get_concrete_function(**named),
         }
+        if hasattr(self._model, "retrieve"):
+            of_users = named_input_specs(c for c in self._columns.values() if c.of != "item")
+            signatures["retrieve"] = retrieve.get_concrete_function(**of_users)
+            signatures["retrieve_approximate"] = retrieve_approximate.get_concrete_function(**of_users)
+        return signatures
+
+    def explanation(self) -> tf.types.experimental.GenericFunction:
+        """Return the traced function `explain`."""
+
+        @tf.function(autograph=False)
+        def explain(**columns):
+            inputs = self.inputs_of_model(sparse_from_named(columns))
+            return {
+                "logit": self._model(inputs, training=False),
+                "features": tf.constant([f.name for f in self._features]),
+                **self._model.parts(inputs),
+            }
+
+        explain.get_concrete_function(**named_input_specs(self._columns.values()))
+        return explain
 
 
 def export(
@@ -86,6 +138,8 @@ def export(
 ) -> None:
     """Write the SavedModel to `folder`."""
     served = ServedModel(model, transform_output, columns, features)
+    if hasattr(model, "parts"):
+        served.explain = served.explanation()
     tf.saved_model.save(served, folder, signatures=served.signatures())
     declare_defaults(folder, columns)
 
@@ -100,8 +154,8 @@ def declare_defaults(folder: str, columns: Mapping[str, RawColumn]) -> None:
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     defaults = {name: tf.make_tensor_proto(value) for name, value in default_values(columns.values()).items()}
     for graph in saved.meta_graphs:
-        for name in ("serving_default", "rank", "transform_features"):
-            signature = graph.signature_def[name]
+        for signature in graph.signature_def.values():
             for column, proto in defaults.items():
-                signature.defaults[column].CopyFrom(proto)
+                if column in signature.inputs:
+                    signature.defaults[column].CopyFrom(proto)
     path.write_bytes(saved.SerializeToString(deterministic=True))

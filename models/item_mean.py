@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import ItemMean as ItemMeanConfig
-from transforms.transformed import TransformedFeature
+from transforms.transformed import TransformedFeature, id_of
 
 
 class ItemMean(keras.Model):
@@ -20,13 +20,9 @@ class ItemMean(keras.Model):
 
     def __init__(self, config: ItemMeanConfig, features: Sequence[TransformedFeature]):
         super().__init__()
-        candidates = [f for f in features if f.hideable and f.of == "item" and f.size and not f.multivalued]
-        if not candidates:
-            raise ValueError(
-                "baselines.item_mean needs the item's id (data.item) as a vocabulary or hashed feature; "
-                "add one or set `baselines` without item_mean"
-            )
-        self._item = candidates[0]
+        self._item = id_of("item", features)
+        if self._item.multivalued:
+            raise ValueError(f"needs {self._item.name} with one id an item: hashes: 2 gives it two")
         self._prior = config.prior
         self._logits = self.add_weight(name="logits", shape=[self._item.size], initializer="zeros", trainable=False)
 

@@ -106,9 +106,32 @@ class FieldEmbedding(keras.layers.Layer):
             if f.cold in ("zero", "content") and f.oov:
                 fields[f.name] = tf.where(self._is_cold(f, inputs[f.name]), self._for_cold(f, fields), fields[f.name])
         stacked = tf.concat([fields[f.name] for f in self._features], axis=1)
+        stacked.set_shape([None, len(self._features), self._dim])  # which several-valued features hide from a graph
         if self._l2:
             self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(stacked), axis=[1, 2])))
         return stacked
+
+    def look_up(self, name: str, ids: tf.Tensor) -> tf.Tensor:
+        """Return the embeddings of ids of the feature `name`, un-pooled: [batch, values] -> [batch, values, dim].
+
+        PADDING has zeros, as have unknown ids whose vector is not learnt by lookups. The layer must have been called
+        before; the penalty does not count these rows.
+        """
+        (f,) = (f for f in self._features if f.name == name)
+        table, given = self._tables[name], tf.not_equal(ids, PADDING)
+        ids = tf.maximum(ids, 0)
+        if n := f.quotient_remainder:
+            quotients, remainders = table.start + ids // n, table.start + f.rows - n + ids % n
+            rows = tf.nn.embedding_lookup(table.variable, tf.stack([quotients, remainders]))
+            rows = rows[0] * (1.0 + rows[1])
+        else:
+            rows = tf.nn.embedding_lookup(table.variable, ids + table.start)
+        if name in self._projections:
+            rows = tf.matmul(rows, self._projections[name])
+        if f.cold in ("zero", "content") and f.oov:
+            low, high = f.oov
+            given = given & ~((ids >= low) & (ids < high))
+        return rows * tf.cast(given, rows.dtype)[:, :, tf.newaxis]
 
     def settle(self) -> None:
         """Once trained: give ids without a row the mean of the known ids' rows, where the feature table says so."""
@@ -173,6 +196,28 @@ class FieldEmbedding(keras.layers.Layer):
         return found
 
 
+class Dropout(keras.layers.Layer):
+    """Drops a share of the units in training and scales up the others, as Keras' own does.
+
+    One random number serves four units, each a byte of it: drawing them is what dropout costs. The share is so rounded
+    to 1/256.
+    """
+
+    def __init__(self, share: float, **kwargs):
+        super().__init__(**kwargs)
+        self._dropped = min(round(share * 256), 255)
+
+    def call(self, inputs: tf.Tensor, training=None) -> tf.Tensor:
+        """Return the inputs, some of them 0."""
+        if not training or not self._dropped:
+            return inputs
+        size = tf.size(inputs)
+        drawn = tf.random.uniform([(size + 3) // 4], tf.int32.min, tf.int32.max, tf.int32)
+        bytes_ = tf.reshape(tf.bitcast(drawn, tf.uint8), [-1])[:size]
+        kept = tf.reshape(bytes_ >= tf.constant(self._dropped, tf.uint8), tf.shape(inputs))
+        return inputs * (tf.cast(kept, inputs.dtype) * (256.0 / (256 - self._dropped)))
+
+
 def _pooled(rows: tf.Tensor, ids: tf.Tensor, pool: str) -> tf.Tensor:
     present = tf.cast(tf.not_equal(ids, PADDING), rows.dtype)
     summed = tf.matmul(present[:, tf.newaxis, :], rows)
@@ -230,6 +275,47 @@ class FirstOrder(keras.layers.Layer):
     def call(self, inputs) -> tf.Tensor:
         """Sum the weights."""
         return self._bias + tf.reduce_sum(self._weights(inputs), axis=[1, 2])
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return the bias, [batch], and each feature's weight, [batch, fields]."""
+        weights = tf.squeeze(self._weights(inputs), axis=2)
+        return {"bias": tf.fill(tf.shape(weights)[:1], self._bias), "first_order": weights}
+
+
+class Dice(keras.layers.Layer):
+    """p x + (1 - p) alpha x, where p is the sigmoid of x normalized over the batch (Zhou et al. 2018, section 5.3)."""
+
+    def build(self, input_shape) -> None:
+        """Make alpha, one a unit."""
+        self._normalized = keras.layers.BatchNormalization(center=False, scale=False, epsilon=1e-8)
+        self._alpha = self.add_weight(name="alpha", shape=[input_shape[-1]], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the activations."""
+        p = tf.sigmoid(self._normalized(inputs, training=training))
+        return p * inputs + (1.0 - p) * self._alpha * inputs
+
+
+def deep_network(hidden: Sequence[int], dropout: float, activation: str = "relu") -> keras.Sequential:
+    """Return the deep part that many models share: [batch, ...] -> [batch, 1]."""
+    activations = {
+        "relu": lambda: keras.layers.Activation("relu"),
+        "prelu": keras.layers.PReLU,
+        "dice": Dice,
+    }
+    return keras.Sequential(
+        [
+            keras.layers.Flatten(),
+            Dropout(dropout),
+            *(
+                layer
+                for width in hidden
+                for layer in (keras.layers.Dense(width), activations[activation](), Dropout(dropout))
+            ),
+            keras.layers.Dense(1, use_bias=False),
+        ]
+    )
 
 
 def pairwise_interactions(fields: tf.Tensor) -> tf.Tensor:

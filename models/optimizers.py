@@ -12,6 +12,15 @@ import tf_keras as keras
 from configs.model import Tables, Training
 
 
+# Not Keras' own helpers: those read the whole variable back.
+def _put(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Operation:
+    return tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
+
+
+def _add(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Operation:
+    return tf.raw_ops.ResourceScatterAdd(resource=variable.handle, indices=rows, updates=values)
+
+
 class LazyAdam(keras.optimizers.legacy.Adam):
     """Adam (Kingma and Ba 2015) that moves a row and its moments only when the row was looked up.
 
@@ -26,11 +35,7 @@ class LazyAdam(keras.optimizers.legacy.Adam):
         m_rows = tf.gather(m, indices) * c["beta_1_t"] + grad * c["one_minus_beta_1_t"]
         v_rows = tf.gather(v, indices) * c["beta_2_t"] + tf.square(grad) * c["one_minus_beta_2_t"]
         step = c["lr"] * m_rows / (tf.sqrt(v_rows) + c["epsilon"])
-        return tf.group(
-            self._resource_scatter_update(m, indices, m_rows),
-            self._resource_scatter_update(v, indices, v_rows),
-            self._resource_scatter_add(var, indices, -step),
-        )
+        return tf.group(_put(m, indices, m_rows), _put(v, indices, v_rows), _add(var, indices, -step))
 
 
 class RowwiseAdagrad(keras.optimizers.legacy.Optimizer):
@@ -53,9 +58,7 @@ class RowwiseAdagrad(keras.optimizers.legacy.Optimizer):
         accumulator = self.get_slot(var, "accumulator")
         rows = tf.gather(accumulator, indices) + tf.reduce_mean(tf.square(grad), axis=1, keepdims=True)
         step = self._decayed_lr(var.dtype.base_dtype) * grad / (tf.sqrt(rows) + self._epsilon)
-        return tf.group(
-            self._resource_scatter_update(accumulator, indices, rows), self._resource_scatter_add(var, indices, -step)
-        )
+        return tf.group(_put(accumulator, indices, rows), _add(var, indices, -step))
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         raise TypeError(f"{var.name}: the gradient of a table must be sparse")

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from models.examples import Examples, examples, files_of
+from models.layers import table_layers
 from models.loop import EVAL_BATCH, Place, Steps, end_epoch
 from models.registry import build_model
 from models.training import Job, Keeping, finish
@@ -52,6 +53,10 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
     sample = next(iter(examples(job.eval_files, features, 2)))
     started = time.monotonic()
     steps = Steps(lambda: build_model(job.task.model, features), config, sample, place)
+    for layer in table_layers(steps.model):
+        for table in {id(t.variable): t.variable for t in layer.tables.values()}.values():
+            shards = len(getattr(table, "variables", [table]))
+            print(f"tables {' x '.join(map(str, table.shape))}: cut over {shards} of {servers} servers", flush=True)
     batch = max(config.batch // workers, 1)
 
     @tf.function

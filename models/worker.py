@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from models.workers import end_with_starter, say
+
+
+def _virtual_devices() -> list[str] | None:
+    """Cut the processor in as many devices as RECSYS_VIRTUAL_DEVICES says: to try what is for several GPUs without."""
+    import tensorflow as tf
+
+    if (count := int(os.environ.get("RECSYS_VIRTUAL_DEVICES", "0"))) == 0:
+        return None
+    processor = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * count)
+    return [f"CPU:{index}" for index in range(count)]
 
 
 def main() -> None:
@@ -33,7 +45,7 @@ def main() -> None:
 
         work_with_servers(job, state, cluster, task)
     elif config.chosen_strategy == "mirrored":
-        work(job, Place(strategy=tf.distribute.MirroredStrategy()), say, state)
+        work(job, Place(strategy=tf.distribute.MirroredStrategy(_virtual_devices())), say, state)
     else:
         # First of all that TensorFlow does in this process: later it is too late for collectives.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -46,4 +58,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(1)  # as at the end of main

@@ -56,7 +56,9 @@ class Catalogue:
 
 
 def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
-    """Return what a request holds for each cell: several values joined, missing ones as the default."""
+    """Return what a request holds for each cell: several values joined, missing ones as the default, lists as lists."""
+    if raw.length is not None:
+        return [v or raw.default for v in column.to_pylist()]
     separator = raw.separator or ""
     joined = [separator.join(v) if isinstance(v, list) else v for v in column.to_pylist()]
     return [raw.default if v is None else v for v in joined]

@@ -14,8 +14,26 @@ import typer
 
 from components.refusal import RefusedError
 from configs import ConfigError
+from pipeline.commands import (
+    compare,
+    data,
+    deploy,
+    doctor,
+    explain,
+    gc,
+    graph,
+    init,
+    predict,
+    release,
+    run,
+    runs,
+    schema,
+    tensorboard,
+    train,
+    tune,
+    ui,
+)
 from pipeline.commands import compile as compile_
-from pipeline.commands import data, deploy, doctor, gc, graph, init, predict, release, run, runs, schema
 
 BROKE, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -34,8 +52,14 @@ app.command()(graph.graph)
 app.command()(gc.gc)
 app.command()(runs.runs)
 app.command()(runs.report)
+app.command()(ui.ui)
+app.command()(train.train)
+app.command()(tensorboard.tensorboard)
+app.command()(compare.compare)
+app.command()(tune.tune)
 app.command()(init.init)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(doctor.doctor)
 app.add_typer(compile_.app, name="compile")
 app.add_typer(schema.app, name="schema")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from tensorflow_data_validation import StatsOptions
 from tfx.components import ExampleValidator, StatisticsGen, Transform
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
@@ -26,7 +27,7 @@ from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
 from components.report.component import Report
-from components.schema import CuratedSchema
+from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
 from configs import Config
@@ -51,7 +52,7 @@ def create_pipeline(
     columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
 
     ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
-    statistics = StatisticsGen(examples=ingest.outputs["examples"])
+    statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"], code=_source("components/schema.py"))
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Only our own strategies look at spans.
@@ -158,6 +159,14 @@ def create_pipeline(
         # The runner is named: Beam's default would pick another engine where it can download one.
         beam_pipeline_args=[f"--runner={config.beam.runner}", *config.beam.args],
     )  # fmt: skip
+
+
+def _statistics_options(config: Config) -> StatsOptions | None:
+    """Leave sequences out: they repeat what another column holds, dozens of times a row."""
+    sequences = {column.name for column in config.raw_columns.values() if column.length is not None}
+    if not sequences:
+        return None
+    return StatsOptions(feature_allowlist=[name for name in column_types(config) if name not in sequences])
 
 
 @cache

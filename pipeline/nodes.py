@@ -100,6 +100,21 @@ class Graph:
         with metadata.Metadata(self._connection()) as handle:
             return self._outcome(handle.store, node, run)
 
+    def latest(self, node: str) -> tuple[Outcome, Mapping[str, metadata_store_pb2.Value]] | None:
+        """Return how `node` last ended well, in any run, and the properties it ran with.
+
+        None where it never did, or nothing that it made is left.
+        """
+        with metadata.Metadata(self._connection()) as handle:
+            of_node = handle.store.get_context_by_type_and_name("node", f"{self._pipeline.pipeline_info.id}.{node}")
+            executions = handle.store.get_executions_by_context(of_node.id) if of_node else []
+            for execution in sorted(executions, key=lambda e: -e.id):
+                if execution.last_known_state in _FINISHED:
+                    outcome = _outcome(handle.store, node, execution)
+                    if all(os.path.exists(a.uri) for artifacts in outcome.outputs.values() for a in artifacts):
+                        return outcome, execution.custom_properties
+        return None
+
     def run_node(self, node: str, run: str) -> Outcome:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 

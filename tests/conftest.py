@@ -38,6 +38,8 @@ TABLE: dict[str, dict[str, Any]] = {
     "weekday": {"kind": "time", "part": "weekday"},
     "tenure": {"kind": "time", "part": "age", "of": "user", "since": "joined"},
     "city_age": {"kind": "crossed", "cross": ["city", "age"], "buckets": 13},
+    "recent": {"kind": "sequence", "feature": "item", "length": 4, "dim": 3},
+    "zips": {"kind": "sequence", "feature": "zip", "length": 2, "events": "positive", "pool": "sum"},
     "zip_hour": {"kind": "crossed", "cross": ["zip", "hour"], "buckets": 5},
 }
 
@@ -84,6 +86,8 @@ def make_rows(count: int, seed: int) -> list[dict[str, list]]:
                 "tags": tags if presplit else maybe("|".join(tags) or "|"),
                 "words": maybe(rng.choice(["one", "one, two", ", , three", "four,five, ", "ß"])),
                 "zip": maybe(rng.choice(["00501", "501", "8001"])),
+                "recent": [f"{min(int(rng.expovariate(0.2)), 30):04d}" for _ in range(rng.choice([0, 0, 1, 3, 6]))],
+                "zips": [rng.choice(["00501", "501", "é"]) for _ in range(rng.choice([0, 2]))],
                 "row": [float(index)],
                 "price": maybe(rng.choice([-5.0, 0.0, 1.5, 99.0, 3e5, float("nan")])),
                 "income": maybe(rng.choice([-3e38, -10.0, 0.0, 5e4, 3e38, 12.0])),
@@ -149,6 +153,10 @@ def named(sample: Sample, rows: list[dict[str, list]]) -> dict[str, Any]:
     dtypes = {"string": tf.string, "float": tf.float32, "int64": tf.int64}
     columns = {}
     for c in sample.columns.values():
+        if c.length is not None:
+            width = max(1, *(len(row[c.name]) for row in rows))
+            columns[c.name] = tf.constant([row[c.name] + [""] * (width - len(row[c.name])) for row in rows])
+            continue
         values = [c.separator.join(row[c.name]) if c.separator else next(iter(row[c.name]), c.default) for row in rows]
         columns[c.name] = tf.constant(values, dtypes[c.type])
     return columns

@@ -13,7 +13,18 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from pydantic import TypeAdapter
 
-from configs.features import LABEL, MISSING_TIME, Bucketized, Crossed, Feature, Hashed, Numeric, Time, Vocabulary
+from configs.features import (
+    LABEL,
+    MISSING_TIME,
+    Bucketized,
+    Crossed,
+    Feature,
+    Hashed,
+    Numeric,
+    Sequence,
+    Time,
+    Vocabulary,
+)
 from transforms.raw import is_given
 
 AGE_BUCKETS = 32
@@ -54,6 +65,8 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
             outputs[name] = tf.strings.to_hash_bucket_fast(
                 tf.strings.join(tokens, separator=_SEPARATOR), feature.buckets
             )
+        elif isinstance(feature, Sequence):
+            outputs[name] = _sequence_ids(feature, features, inputs[name], vocabularies)
     if LABEL in inputs:
         outputs[LABEL] = first_value(inputs[LABEL])
     return outputs
@@ -112,6 +125,20 @@ def _text_ids(
     shifted = tf.SparseTensor(ids.indices, ids.values + 1, ids.dense_shape)
     filled, _ = tf.sparse.fill_empty_rows(shifted, tf.constant(0, tf.int64))
     return filled
+
+
+def _sequence_ids(
+    feature: Sequence, features: Mapping[str, Feature], column: tf.SparseTensor, vocabularies: Mapping[str, Any]
+) -> tf.SparseTensor:
+    """Return the ids of the newest values in the vocabulary of the feature they are of; rows may be empty."""
+    of = features[feature.feature]
+    assert isinstance(of, Vocabulary | Hashed)
+    name = of.share or feature.feature
+    table = features[name]
+    assert isinstance(table, Vocabulary | Hashed)
+    newest = tf.RaggedTensor.from_sparse(column)[:, -feature.length :]
+    ids = _lookup(name, table, newest.values, vocabularies)
+    return newest.with_values(ids + 1).to_sparse()
 
 
 def _analyze(name: str, feature: Vocabulary | Hashed, values: tf.Tensor, vocabularies: dict[str, Any]) -> None:

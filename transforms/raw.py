@@ -20,13 +20,18 @@ def raw_feature_spec(columns: Iterable[RawColumn]) -> dict[str, tf.io.VarLenFeat
 
 
 def named_input_specs(columns: Iterable[RawColumn]) -> dict[str, tf.TensorSpec]:
-    """Return the inputs of a request of named columns: each of shape [batch], or [1] to stand for all rows."""
-    return {c.name: tf.TensorSpec([None], _DTYPES[c.type], name=c.name) for c in columns}
+    """Return the inputs of a request of named columns: each of shape [batch], or [1] to stand for all rows.
+
+    Lists are of shape [batch, values] or [1, values], filled up with "".
+    """
+    return {
+        c.name: tf.TensorSpec([None] if c.length is None else [None, None], _DTYPES[c.type], c.name) for c in columns
+    }
 
 
 def default_values(columns: Iterable[RawColumn]) -> dict[str, tf.Tensor]:
-    """Return what stands for each column that a request leaves out, of shape [1]."""
-    return {c.name: tf.constant([c.default], _DTYPES[c.type]) for c in columns}
+    """Return what stands for each column that a request leaves out, of shape [1], for a list [1, 1]."""
+    return {c.name: tf.constant([c.default] if c.length is None else [[c.default]], _DTYPES[c.type]) for c in columns}
 
 
 def sparse_from_named(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.SparseTensor]:
@@ -37,8 +42,11 @@ def sparse_from_named(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.SparseTen
     batch = tf.reduce_max(tf.stack([tf.shape(x)[0] for x in inputs.values()]))
     sparse = {}
     for name, values in inputs.items():
-        values = tf.broadcast_to(values, tf.reshape(batch, [1]))
-        sparse[name] = _sparse_column(values, is_given(values))
+        values = tf.broadcast_to(values, tf.concat([[batch], tf.shape(values)[1:]], axis=0))
+        if values.shape.rank == 2:
+            sparse[name] = tf.ragged.boolean_mask(values, is_given(values)).to_sparse()
+        else:
+            sparse[name] = _sparse_column(values, is_given(values))
     return sparse
 
 

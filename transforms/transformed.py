@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import tensorflow as tf
 
 from configs.features import LABEL, Bucketized, Cold, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
+from configs.features import Sequence as SequenceFeature
 from transforms.preprocessing import AGE_BUCKETS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
@@ -20,8 +21,11 @@ class TransformedFeature:
 
     Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
     `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
-    says that the feature identifies a single user or item. `table` names the feature whose embeddings it looks up, ""
-    its own. `quotient_remainder` and `cold` are as the feature table has them.
+    says that the feature identifies a single user or item, `crossed` that it is the pair of two others. `table` names
+    the feature whose embeddings it looks up, "" its own. `quotient_remainder` and `cold` are as the feature table has
+    them.
+
+    A sequence is several-valued, oldest first, always `length` wide; its ids are those of the feature `sequence_of`.
     """
 
     name: str
@@ -35,6 +39,9 @@ class TransformedFeature:
     table: str = ""
     quotient_remainder: int | None = None
     cold: Cold = "learnt"
+    crossed: bool = False
+    sequence_of: str | None = None
+    length: int | None = None
 
     @property
     def rows(self) -> int:
@@ -81,13 +88,52 @@ def transformed_features(
         elif isinstance(feature, Bucketized):
             found.append(TransformedFeature(name, feature.of, 1 + feature.buckets, feature.dim))
         elif isinstance(feature, Time):
-            size = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}[feature.part]
-            found.append(TransformedFeature(name, feature.of, size, feature.dim))
+            parts = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}
+            found.append(TransformedFeature(name, feature.of, parts[feature.part], feature.dim))
         elif isinstance(feature, Crossed):
             owners = {features[part].of for part in feature.cross}  # type: ignore[union-attr]
             of: Owner = owners.pop() if len(owners) == 1 else "context"
-            found.append(TransformedFeature(name, of, feature.buckets, feature.dim))
+            found.append(TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True))
+    by_name = {f.name: f for f in found}
+    for name, feature in features.items():
+        if isinstance(feature, SequenceFeature):
+            of_feature = by_name[feature.feature]
+            by_name[name] = TransformedFeature(
+                name,
+                "user",
+                of_feature.size,
+                feature.dim,
+                multivalued=True,
+                pool=feature.pool,
+                oov=of_feature.oov,
+                sequence_of=of_feature.name,
+                length=feature.length,
+            )
+    return [by_name[name] for name in features]
+
+
+def id_of(owner: Owner, features: Sequence[TransformedFeature]) -> TransformedFeature:
+    """Return the feature that is the user's or the item's id. Raises ValueError where there is none."""
+    found = [f for f in features if f.hideable and f.of == owner]
+    if not found:
+        raise ValueError(f"needs the {owner}'s id (data.{owner}) among its features, as kind vocabulary or hashed")
+    return found[0]
+
+
+def sequences_in(features: Sequence[TransformedFeature]) -> list[TransformedFeature]:
+    """Return the sequences. Raises ValueError where there is none, or one without the feature it is of."""
+    found = [f for f in features if f.sequence_of]
+    if not found:
+        raise ValueError("needs a feature of kind sequence, such as {kind: sequence, feature: ...}")
+    for sequence in found:
+        if all(f.name != sequence.sequence_of for f in features):
+            raise ValueError(f"needs the feature {sequence.sequence_of}, which the sequence {sequence.name} is of")
     return found
+
+
+def plain_in(features: Sequence[TransformedFeature]) -> list[TransformedFeature]:
+    """Return the features that are no sequences."""
+    return [f for f in features if not f.sequence_of]
 
 
 def transformed_feature_spec(
@@ -106,9 +152,11 @@ def model_inputs(features: list[TransformedFeature], values: Mapping[str, tf.Ten
     dense = {}
     for f in features:
         value = values[f.name]
+        if isinstance(value, tf.SparseTensor) and f.length:
+            value = tf.RaggedTensor.from_sparse(value)
         if isinstance(value, tf.SparseTensor):
             value = tf.sparse.to_dense(value, default_value=PADDING)
         elif isinstance(value, tf.RaggedTensor):
-            value = value.to_tensor(PADDING)
+            value = value.to_tensor(PADDING, shape=[None, f.length] if f.length else None)
         dense[f.name] = value
     return dense

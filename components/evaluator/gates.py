@@ -12,7 +12,7 @@ from configs.gates import BLESSED, LOWER_IS_BETTER, Gate
 CANDIDATE = "candidate"
 OVERALL = "all"
 
-_RANKING = ("auc", "gauc", "prauc")
+_RANKING = ("auc", "gauc", "ndcg10", "prauc")
 
 Metrics = Mapping[str, float]
 Slices = Mapping[str, Metrics]  # slice's name -> metric -> value

@@ -16,9 +16,10 @@ from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
 from components.evaluator.intervals import leave_one_out, with_interval
 from components.evaluator.logloss import log_losses
+from components.evaluator.ndcg import grouped_ndcg
 from components.evaluator.prauc import area_under_precision_recall
 
-METRICS = ("auc", "gauc", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
+METRICS = ("auc", "gauc", "ndcg10", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
 COMPARED = ("auc", "gauc", "prauc", "logloss", "calibration")
 
 Gathered = tuple[np.ndarray, np.ndarray, np.ndarray]  # hashed users and labels [examples], scores [models, examples]
@@ -39,6 +40,7 @@ def binary_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) ->
     return {
         "auc": grouped_auc(np.zeros(count, np.int8), labels, scores),
         "gauc": grouped_auc(users, labels, scores),
+        "ndcg10": grouped_ndcg(users, labels, scores, 10),
         "prauc": area_under_precision_recall(labels, scores),
         "logloss": float(log_losses(labels, scores).mean()),
         "calibration": float(scores.sum() / positives) if positives else float("nan"),

@@ -25,7 +25,7 @@ from components.ingest.splitting import SPLITS
 from components.refusal import RefusedError
 from configs import Config, canonical_json
 from configs.data import Data, span_number, spans_until
-from configs.features import RawColumn
+from configs.features import History, RawColumn, histories
 
 COUNTS_FILE = "counts.json"
 DEAD_LETTERS_FILE = "dead_letters.jsonl"
@@ -38,6 +38,7 @@ class IngestSpec(ComponentSpec):
         "data": ExecutionParameter(type=str),
         "source": ExecutionParameter(type=str),
         "columns": ExecutionParameter(type=str),
+        "histories": ExecutionParameter(type=str),
         "evidence": ExecutionParameter(type=str),
         "code": ExecutionParameter(type=str),
         "files": ExecutionParameter(type=str, optional=True),
@@ -87,7 +88,8 @@ class IngestExecutor(base_beam_executor.BaseBeamExecutor):
             counts=os.path.join(report.uri, COUNTS_FILE),
         )
         with self._make_beam_pipeline() as root:
-            pipeline.build(root, data, columns, files, outputs, now)
+            histories = [History(**h) for h in json.loads(exec_properties["histories"])]
+            pipeline.build(root, data, columns, files, outputs, now, histories)
         with open(outputs.counts) as stream:
             counts = json.load(stream)
         examples.span = newest_span(files)
@@ -122,6 +124,7 @@ class Ingest(base_beam_component.BaseBeamComponent):
                 data=canonical_json(config.data),
                 source=config.source,
                 columns=json.dumps(columns, sort_keys=True),
+                histories=json.dumps([asdict(history) for history in histories(config.features)], sort_keys=True),
                 evidence=evidence,
                 code=code,
                 examples=types.Channel(type=standard_artifacts.Examples),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,10 +19,11 @@ from apache_beam.pvalue import AsSingleton
 
 from components.ingest import reading, splitting
 from components.ingest.files import LogFile, newest_span
+from components.ingest.history import AFTER, add_histories
 from components.ingest.rows import RowTyper
 from components.ingest.splitting import ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
 from configs.data import Data, span_number
-from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, RawColumn
+from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, History, RawColumn
 
 _BAND_STARTS = np.array([0, 1, 10, 50, 200])
 assert len(_BAND_STARTS) == len(ACTIVITY_BANDS)
@@ -51,6 +52,7 @@ def build(
     files: list[LogFile],
     outputs: Outputs,
     now: datetime,
+    histories: Sequence[History] = (),
 ) -> None:
     """Add the whole of ingest to a Beam pipeline."""
     typer = RowTyper(data, raw_columns, now)
@@ -64,18 +66,24 @@ def build(
         | "Read" >> beam.ParDo(_Read(data, typer, newest_span(files))).with_outputs("bad", "lines", main="rows")
     )
     rows = _split(read.rows, data, shards)
+    if histories:
+        if data.split.by != "user_time":  # whose split leaves a user's rows together
+            rows = rows | "RowsOfUsers" >> _TogetherByUser(data.user, shards)
+        rows = rows | "Histories" >> beam.FlatMap(add_histories, data, histories)
+    made = {*DERIVED_COLUMNS, *(prefix + h.name for h in histories for prefix in ("", AFTER))}
     users = rows | "TrainUsers" >> _TrainCounts(data.user)
     items = rows | "TrainItems" >> _TrainCounts(data.item)
     examples = rows | "Derive" >> beam.Map(_derive, data.user, data.item, AsSingleton(users), AsSingleton(items))
 
     written = (
         examples
-        | "Shards" >> beam.FlatMap(_by_shard, shards)
+        | "Shards" >> beam.FlatMap(_by_shard, shards, made)
         | "GroupShards" >> beam.GroupByKey()
         | "WriteShards" >> beam.ParDo(_WriteShard(outputs.split, shards, data.time))
     )
     for owner, column in (("user", data.user), ("item", data.item)):
-        kept = [column, *(c.name for c in raw_columns.values() if c.of == owner and c.name != column)]
+        of_owner = [c for c in raw_columns.values() if c.of == owner and c.name != column]
+        kept = [column, *(c.name if c.length is None else AFTER + c.name for c in of_owner)]
         if owner == "item" and data.display and data.display not in kept:
             kept.append(data.display)
         (
@@ -144,12 +152,25 @@ def _split(rows, data: Data, shards: int):
             | "Cuts" >> beam.Map(splitting.time_cuts, data.split)
         )
         return rows | "SplitByTime" >> beam.Map(splitting.assign_by_time, data.time, AsSingleton(cuts))
-    return (
-        rows
-        | "UserBuckets" >> beam.FlatMap(_by_bucket, data.user, shards)
-        | "GroupUsers" >> beam.GroupByKey()
-        | "SplitByUserTime" >> beam.MapTuple(lambda _, batches: splitting.assign_by_user_time(_concat(batches), data))
-    )
+    together = rows | "Users" >> _TogetherByUser(data.user, shards)
+    return together | "SplitByUserTime" >> beam.Map(splitting.assign_by_user_time, data)
+
+
+class _TogetherByUser(beam.PTransform):
+    """Batches that each hold all rows of their users."""
+
+    def __init__(self, user: str, buckets: int):
+        super().__init__()
+        self._user = user
+        self._buckets = buckets
+
+    def expand(self, rows):
+        return (
+            rows
+            | beam.FlatMap(_by_bucket, self._user, self._buckets)
+            | beam.GroupByKey()
+            | "Join" >> beam.MapTuple(lambda _, batches: _concat(batches))
+        )
 
 
 def _by_bucket(batch: pa.RecordBatch, column: str, buckets: int) -> Iterable[tuple[int, pa.RecordBatch]]:
@@ -216,9 +237,11 @@ def _derive(batch: pa.RecordBatch, user: str, item: str, users, items) -> pa.Rec
     return batch
 
 
-def _by_shard(batch: pa.RecordBatch, shards: int) -> Iterable[tuple[tuple[int, int], pa.RecordBatch]]:
-    # The shard is drawn from the row, not from its place in the input, so shards are alike and runs repeatable.
-    hashes = splitting.row_hash(batch.select([c for c in batch.schema.names if c not in DERIVED_COLUMNS]))
+def _by_shard(batch: pa.RecordBatch, shards: int, made: set[str]) -> Iterable[tuple[tuple[int, int], pa.RecordBatch]]:
+    # The shard is drawn from the row as it was read, not from its place in the input or what was `made` of it, so
+    # shards are alike and runs repeatable.
+    hashes = splitting.row_hash(batch.select([c for c in batch.schema.names if c not in made]))
+    batch = batch.select([c for c in batch.schema.names if not c.startswith(AFTER)])
     batch = splitting.with_column(batch, ROW_HASH_COLUMN, hashes)
     keys = batch.column(SPLIT_COLUMN).to_numpy().astype(np.int64) * shards + (hashes % np.uint64(shards)).astype(
         np.int64
@@ -301,6 +324,7 @@ class _WriteCatalogue(beam.DoFn):
         batch = _concat(batches)
         path = f"{self._folder}/part-{bucket:05d}-of-{self._shards:05d}.parquet"
         table = pa.Table.from_batches([_latest(batch, self._column, self._time)]).sort_by(self._column)
+        table = table.rename_columns([name.removeprefix(AFTER) for name in table.column_names])
         with _committed(path) as temporary, FileSystems.create(temporary) as stream:
             pyarrow.parquet.write_table(table, stream)
 

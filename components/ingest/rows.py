@@ -35,7 +35,7 @@ class RowTyper:
 
     def __init__(self, data: Data, raw_columns: Mapping[str, RawColumn], now: datetime):
         self._data = data
-        self._raw = raw_columns
+        self._raw = {name: c for name, c in raw_columns.items() if c.length is None}  # lists are made, not read
         self._in_logs = {ours: theirs for theirs, ours in data.rename.items()}
         earliest, latest = data.time_range or (datetime(1990, 1, 1, tzinfo=UTC), now + timedelta(days=1))
         self._time_range = tuple(int(_utc(t).timestamp()) for t in (earliest, latest))

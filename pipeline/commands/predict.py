@@ -66,7 +66,8 @@ def predict(
             print(json.dumps(answer, ensure_ascii=False), file=terminal)
             return
         console = Console(file=terminal, highlight=False)
-        who = ", ".join(f"{k} {v}" for k, v in known.items()) if known else "not in the logs: ranked as an unknown user"
+        shown = {k: f"of {len(v)}" if isinstance(v, list) else v for k, v in known.items()}
+        who = ", ".join(f"{k} {v}" for k, v in shown.items()) if known else "not in the logs: ranked as an unknown user"
         console.print(f"[bold]user {user}[/bold]  {who}")
         table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
         for row in rows:

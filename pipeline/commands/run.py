@@ -263,5 +263,5 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print(f"\nserved model  {served}")
     console.print(f"artifacts     {settings.runs_folder}/artifacts")
     _report(console, result.outcomes)
-    console.print(f"TensorBoard   tensorboard --logdir {settings.runs_folder}/artifacts/Trainer/model_run")
+    console.print(f"TensorBoard   recsys tensorboard {settings.path}")
     console.print(f"run {result.run}, {seconds:.0f} s")

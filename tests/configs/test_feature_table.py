@@ -3,7 +3,7 @@ import math
 import pytest
 
 from configs import ConfigError
-from configs.features import DERIVED_COLUMNS, MISSING_TIME
+from configs.features import DERIVED_COLUMNS, MISSING_TIME, History, RawColumn, histories
 
 
 def test_raw_columns_follow_from_the_features_in_their_order(load):
@@ -41,6 +41,7 @@ def test_raw_columns_follow_from_the_features_in_their_order(load):
         "features.n={kind: numeric, of: item, scale: log, default: -1.5e300}",
         "features.x={kind: crossed, cross: [u, i], buckets: 2}",
         "features.weekday={kind: time, part: weekday, dim: 2}",
+        "features.recent={kind: sequence, feature: i, length: 5, events: negative, delay: 60}",
     ],
 )
 def test_these_go(load, override):
@@ -73,6 +74,23 @@ def test_these_go(load, override):
             "expected two different features",
         ),
         ("features.x={kind: crossed, cross: [u], buckets: 9}", "features.x.cross.1", "a value is missing"),
+        ("features.r={kind: sequence, feature: no}", "features.r.feature", "no feature 'no'"),
+        ("features.r={kind: sequence, feature: u}", "features.r.feature", "'u' must be .* of the item or the context"),
+        (
+            "features.y={kind: sequence, feature: i}",
+            "features.y",
+            "a sequence is a new column, and the logs have a column 'y'",
+        ),
+        (
+            "features.t={kind: sequence, feature: i}",
+            "features.t",
+            "a sequence is a new column, and the logs have a column 't'; rename it",
+        ),
+        (
+            "features.u={kind: sequence, feature: i}",
+            "features.u",
+            "a sequence is a new column, and the logs have a column 'u'",
+        ),
         ("features.cold_user={kind: vocabulary, of: user}", "features", "column 'cold_user' is one that ingest adds"),
         (
             "features.cold_user={kind: vocabulary, of: user, from: c}",
@@ -107,6 +125,16 @@ def test_these_go(load, override):
 def test_these_are_refused(load, smallest, override, place, expectation):
     with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
         load(override)
+
+
+def test_a_sequence_is_a_list_column_that_neither_slices_nor_drifts(load):
+    config = load(
+        "features.brand={kind: vocabulary, of: item, from: maker}",
+        "features.recent={kind: sequence, feature: brand, length: 5, delay: 60}",
+    )
+    assert config.raw_columns["recent"] == RawColumn("recent", "string", "user", None, "", 5)
+    assert histories(config.features) == [History("recent", "maker", 5, "all", 60)]
+    assert "recent" not in config.slice_columns + config.compared_columns
 
 
 @pytest.mark.parametrize("kind", ["numeric", "vocabulary"])

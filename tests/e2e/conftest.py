@@ -32,9 +32,13 @@ features:
   temas: {{kind: vocabulary, of: item, separator: ";"}}
   precio: {{kind: bucketized, of: item, buckets: 5}}
   hora: {{kind: time, part: hour}}
+  recientes: {{kind: sequence, feature: producto, length: 5, events: positive}}
   ciudad_y_hora: {{kind: crossed, cross: [ciudad, hora], buckets: 100}}
 model: {{type: deepfm, embedding_dim: 4, hidden: [8]}}
 baselines: {{item_mean: {{type: item_mean}}}}
+models: {{dos_torres: {{model: {{type: two_tower, hidden: [8], output_dim: 4}}, training: {{epochs: 1}}}}}}
+tuning:
+  space: {{training.learning_rate: {{from: 0.001, to: 0.1, log: true}}, model.hidden: {{choices: [[4], [8]]}}}}
 training: {{epochs: 2, batch: 256, learning_rate: 0.01}}
 validation: {{min_examples: 50, skew: 0.6}}
 evaluation:

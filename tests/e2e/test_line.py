@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
+from configs import load_config
+from pipeline.tensorboard import make_board
 from serving.client import connect
 from tests.e2e.conftest import in_process_of_its_own, interactions, make_project
 from tests.serving.conftest import ServerFactory
@@ -127,6 +134,90 @@ def test_a_request_may_leave_out_every_column_but_one(ran):
     assert nothing_known.shape == (1,)
 
 
+def test_unknown_ids_are_scored_by_content_and_by_what_the_user_just_met(ran):
+    """In this process and by a server, over gRPC and REST: a user and an item that no log has."""
+    base = ran.versions[-1].parent
+    factory = ServerFactory(ran.folder)
+    server = factory("--model_name=shop", f"--model_base_path={base}")
+    met, nothing = ["p-ñ1", "p-ñ3", "p-ñ3"], ["", "", ""]
+    try:
+        for target in (base.as_uri(), f"grpc://{server.grpc_address}", f"http://{server.rest_address}"):
+            with connect(target, "shop") as client:
+                rows = {
+                    "cliente": ["nadie", "nadie", "nadie", "001"],
+                    "producto": ["p-ñ1", "nuevo", "nuevo", "nuevo"],
+                    "temas": ["cine", "cine", "hogar", "cine"],
+                    "recientes": [met, met, met, nothing],
+                }
+                score = client.predict(rows).outputs["score"]
+                assert ((score > 0) & (score < 1)).all()
+                assert score[1] != score[2], "an unknown item is told apart by its content"
+                forgotten = client.predict({**rows, "recientes": [nothing] * 4}).outputs["score"]
+                assert (np.abs(score - forgotten)[:3] > 0).all()
+                assert score[3] == pytest.approx(forgotten[3], abs=1e-6)
+                left_out = client.predict({k: v for k, v in rows.items() if k != "recientes"}).outputs["score"]
+                np.testing.assert_allclose(left_out, forgotten, atol=1e-6)
+                ranked = client.rank(
+                    {"cliente": "nadie", "recientes": met}, {"producto": ["p-ñ1", "nuevo"], "temas": ["cine", "cine"]}
+                )
+                np.testing.assert_allclose(ranked, score[:2], atol=1e-5)
+    finally:
+        factory.stop()
+
+
+def test_a_user_is_ranked_with_the_history_up_to_the_last_event(ran):
+    from configs import load_config
+    from pipeline.catalogue import Catalogue
+
+    manifest = json.loads((ran.versions[-1] / "assets.extra" / "manifest.json").read_text())
+    user = Catalogue(manifest["artifacts"]["catalogue"], load_config(ran.config)).user("0042")
+    bought = interactions().query("cliente == '0042' and compra == 'sí'").sort_values("momento", kind="stable")
+    assert user["recientes"] == bought["producto"].tolist()[-5:]
+
+
+def test_compare_trains_on_one_split_and_prints_one_table(ran, capfd):
+    names = "deepfm,item_mean,dos_torres,svdpp"
+    assert ran.recsys("compare", ran.config, "--models", names, "--json") == 0
+    document = json.loads(capfd.readouterr().out)
+    models = {model["name"]: model for model in document["models"]}
+    assert set(models) == set(names.split(","))
+    for model in models.values():
+        for split in ("eval", "test"):
+            assert 0.4 < model[split]["auc"]["mean"] < 1
+            assert {"gauc", "logloss", "ndcg10"} <= model[split].keys()
+        assert model["parameters"] > 0
+        assert model["examples_per_second"] > 0
+    assert models["dos_torres"]["training"]["epochs"] == 1
+    order = [model["eval"]["auc"]["mean"] for model in document["models"]]
+    assert order == sorted(order, reverse=True)
+    # The model of the run, trained again with the same seed, is measured as the evaluator measured it.
+    manifest = json.loads((ran.versions[0] / "assets.extra" / "manifest.json").read_text())
+    judged = manifest["metrics"]["item_mean"]
+    for metric in ("auc", "gauc", "logloss"):
+        assert models["item_mean"]["test"][metric]["mean"] == pytest.approx(judged[metric], abs=1e-5)
+    assert ran.recsys("compare", ran.config, "--models", "deepfm,nada") == 2
+    assert "--models nada: no model of that name; choose from" in capfd.readouterr().err
+
+
+def test_tune_prints_lines_that_the_config_takes_and_goes_on_where_it_was(ran, capfd):
+    from ruamel.yaml import YAML
+
+    assert ran.recsys("tune", ran.config, "--trials", "1") == 0
+    said = capfd.readouterr().out
+    assert "trial   0" in said
+    assert ran.recsys("tune", ran.config, "--trials", "2", "--json") == 0
+    document = json.loads(capfd.readouterr().out)
+    assert sorted(trial["number"] for trial in document["trials"]) == [0, 1]
+    assert document["trials"][0]["eval_auc"] == max(trial["eval_auc"] for trial in document["trials"])
+    best = YAML(typ="safe").load(document["best"])
+    assert (
+        ran.recsys(
+            "compare", ran.config, "--models", "item_mean", *(f"--set={k}={json.dumps(v)}" for k, v in best.items())
+        )
+        == 0
+    )
+
+
 def test_schema_accept_then_diff_shows_no_change_and_new_data_shows_one(ran, capfd):
     assert ran.recsys("schema", "accept", ran.config) == 0
     assert ran.recsys("schema", "diff", ran.config) == 0
@@ -175,3 +266,67 @@ def test_logs_nobody_described_get_from_file_to_a_served_model(tmp_path, capfd):
     ]
     assert project.recsys("run", tmp_path / "configs" / "ventas.yaml", *few) == 0
     assert len(list((tmp_path / "served" / "ventas").glob("[0-9]*"))) == 1
+
+
+def test_the_candidate_is_trained_alone_by_two_workers(ran, capfd):
+    """On what the last run transformed, in files of each worker's own, and nothing is pushed."""
+    versions = ran.versions
+    assert ran.recsys("train", ran.config, "--workers", "2", "--set", "training.epochs=1") == 0
+    said = capfd.readouterr().out
+    assert "2 workers, multi_worker_mirrored" in said
+    assert "records are dealt out" not in said
+    assert ran.versions == versions
+    (model,) = [line.split()[1] for line in said.splitlines() if line.startswith("model ")]
+    history = json.loads((Path(model).parent / "logs" / "training.json").read_text())
+    assert [worker["index"] for worker in history["workers"]] == [0, 1]
+    assert {table["feature"] for table in history["tables"]} >= {"cliente", "producto", "hora"}
+    with connect(Path(model).as_uri(), "shop") as client:
+        scores = client.predict({"cliente": ["001"], "producto": ["p-ñ1", "p-ñ2"]}, signature="rank").outputs["scores"]
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_training_alone_wants_the_examples_of_the_same_features(ran, project, capfd):
+    assert project.recsys("train", project.config) == 2
+    assert "no run has transformed examples yet" in capfd.readouterr().err
+    assert ran.recsys("train", ran.config, "--set", "features.precio.buckets=7") == 2
+    assert "features are not those of the last run" in capfd.readouterr().err
+
+
+def test_the_projector_shows_items_by_name(ran):
+    """TensorBoard itself serves the folder: curves by model, vectors and titles of every item."""
+    board = make_board(load_config(ran.config), None)
+    assert {"candidate", "item_mean"} <= {entry.name for entry in Path(board).iterdir()}
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", "--logdir", board, "--port", str(port), "--load_fast=false"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        page = f"http://127.0.0.1:{port}/data/plugin/projector"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                runs = httpx.get(f"{page}/runs").json()
+                if runs:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        told = httpx.get(f"{page}/info", params={"run": runs[0]}).json()["embeddings"]
+        assert told[0]["tensorName"] == "producto"
+        asked = {"run": runs[0], "name": "producto"}
+        labels = httpx.get(f"{page}/metadata", params=asked).text.splitlines()
+        assert labels[0].split("\t")[0] == "titulo"
+        assert len(labels) == 1 + told[0]["tensorShape"][0] == 41
+        title, item = labels[1].split("\t")[0], labels[1].split("\t")[-1]
+        assert title == f'El "{item[3:]}", tomo {item[3:]}'
+        vectors = np.frombuffer(httpx.get(f"{page}/tensor", params=asked).content, np.float32)
+        assert vectors.size == 40 * told[0]["tensorShape"][1]
+        assert np.ptp(vectors) > 0
+    finally:
+        server.terminate()
+        server.wait()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.features import Bucketized, Crossed, Hashed, Numeric, Time, Vocabulary
+from configs.features import Bucketized, Crossed, Hashed, Numeric, Sequence, Time, Vocabulary
 from models.training import examples
 from tests.conftest import DAY, make_rows, missing, named, serialized
 from transforms.preprocessing import split_values
@@ -65,6 +65,16 @@ def test_texts_become_ids(sample, trained):
         for row, ids in zip(sample.rows, trained[name], strict=True):
             ids = [ids] if np.ndim(ids) == 0 else [i for i in ids if i != PADDING]
             assert list(ids) == text_ids(sample, name, row), (name, row)
+
+
+def test_sequences_become_the_newest_ids_of_the_feature_they_are_of(sample, trained):
+    for name in names(sample, Sequence):
+        feature = sample.table[name]
+        of = sample.table[feature.feature]
+        for row, ids in zip(sample.rows, trained[name], strict=True):
+            newest = [text_ids(sample, feature.feature, {of.column or feature.feature: [v]})[0] for v in row[name]]
+            newest = newest[-feature.length :]
+            assert list(ids) == newest + [PADDING] * (feature.length - len(newest)), (name, row)
 
 
 def test_numbers_are_scaled(sample, trained):

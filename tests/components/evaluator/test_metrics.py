@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from tensorflow_model_analysis.utils import math_util
 
 from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
 from components.evaluator.intervals import GROUPS, leave_one_out, with_interval
 from components.evaluator.metrics import METRICS, binary_metrics
+from components.evaluator.ndcg import grouped_ndcg
 
 # Few different values, so that ties, users of one class and lone users all happen.
 EXAMPLES = st.lists(
@@ -57,6 +58,18 @@ def test_gauc_weighs_users_by_their_examples():
     assert grouped_auc(*columns(examples)) == pytest.approx((2 * 1.0 + 3 * 0.5) / 5)
 
 
+@given(EXAMPLES, st.integers(1, 12))
+def test_ndcg_is_that_of_scikit_learn_by_user(examples, k):
+    expected = []
+    for user in {e[0] for e in examples}:
+        labels, scores = ([e[i] for e in examples if e[0] == user] for i in (1, 2))
+        if sum(labels):
+            # scikit-learn takes no list of one, whose order is always right.
+            expected.append(ndcg_score([labels], [scores], k=k) if len(labels) > 1 else 1.0)
+    found = grouped_ndcg(*columns(examples), k)
+    assert found == pytest.approx(np.mean(expected) if expected else math.nan, nan_ok=True)
+
+
 def test_metrics_agree_with_scikit_learn():
     random = np.random.default_rng(7)
     scores = random.random(5000).round(3).astype(np.float32)
@@ -85,7 +98,7 @@ def test_area_under_precision_recall_of_known_cases():
 def test_one_class_leaves_undefined_what_is_undefined():
     negative = binary_metrics(*columns([(1, 0, 0.5), (2, 0, 0.25)]))
     positive = binary_metrics(*columns([(1, 1, 0.5), (2, 1, 0.25)]))
-    assert {m for m in METRICS if math.isnan(negative[m])} == {"auc", "gauc", "prauc", "calibration"}
+    assert {m for m in METRICS if math.isnan(negative[m])} == {"auc", "gauc", "ndcg10", "prauc", "calibration"}
     assert {m for m in METRICS if math.isnan(positive[m])} == {"auc", "gauc"}
 
 

@@ -17,7 +17,7 @@ from components.ingest import component, pipeline, reading
 from components.ingest.files import find_files
 from components.refusal import RefusedError
 from configs import canonical_json
-from configs.features import RawColumn
+from configs.features import History, RawColumn
 from tests.components.ingest.conftest import data
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,8 +28,10 @@ RAW = {
         RawColumn("item", "string", "item", None, ""),
         RawColumn("age", "float", "user", None, float("nan")),
         RawColumn("genres", "string", "item", "|", ""),
+        RawColumn("recent", "string", "user", None, "", 3),
     )
 }
+HISTORY = History("recent", "item", 3, "positive", 0)
 START = 1_700_000_000
 BAD = {7: "only,three,columns", 40: f"u1,i1,never,5,{START},x", 41: f",i1,{START},5,33,x"}
 
@@ -55,7 +57,7 @@ def ingest(folder: Path, meaning, files) -> Path:
     )
     folder.mkdir()
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as root:
-        pipeline.build(root, meaning, RAW, files, outputs, NOW)
+        pipeline.build(root, meaning, RAW, files, outputs, NOW, [HISTORY])
     return folder
 
 
@@ -168,6 +170,21 @@ def test_the_catalogue_holds_each_id_once_with_its_newest_values(run):
     assert items["i-new"]["genres"] == ["ü", "b"]
 
 
+def test_histories_hold_earlier_likes_of_any_split_and_the_catalogue_those_up_to_now(run):
+    _, (out, _) = run
+    liked: dict[str, list[tuple[int, str]]] = {}
+    for user, item, time, rating, *_ in (line.split(",") for line in log()):
+        if int(rating) >= 4:
+            liked.setdefault(user, []).append((int(time), item))
+    for split in ("train", "eval", "test"):
+        for e in examples(out, split):
+            earlier = [item for time, item in sorted(liked.get(e["user"][0].decode(), [])) if time < e["time"][0]]
+            assert [item.decode() for item in e.get("recent", [])] == earlier[-3:]
+            assert not [name for name in e if name.startswith("__")]
+    for row in pq.read_table(out / "catalogue" / "users").to_pylist():
+        assert row["recent"] == [item for _, item in sorted(liked.get(row["user"], []))][-3:]
+
+
 def test_of_two_rows_at_the_same_time_the_catalogue_takes_the_same_one_in_any_order():
     import pyarrow as pa
 
@@ -197,6 +214,7 @@ def execute(folder: Path, content: str | bytes, name: str = "logs.csv", **change
         {key: [artifact] for key, artifact in artifacts.items()},
         {
             "data": canonical_json(meaning),
+            "histories": json.dumps([vars(HISTORY)]),
             "columns": json.dumps([vars(c) for c in RAW.values()]),
             "files": json.dumps([vars(f) for f in find_files(meaning, str(source))]),
             "evidence": str(folder / "refused"),

@@ -1,0 +1,34 @@
+"""One worker of the benchmark, held to one thread: `python -m benchmarks.training.worker SECONDS`, with TF_CONFIG."""
+
+import json
+import os
+import sys
+
+import tensorflow as tf
+
+from benchmarks.training.deepfm import batches, speeds, steps_on
+from models.loop import Place
+from models.workers import end_with_starter
+
+VOCABULARY = 100_000
+BATCH_A_WORKER = 2048
+
+
+def main() -> None:
+    """Measure and print this worker's examples/s."""
+    end_with_starter()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    told = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    count, index = len(told.get("cluster", {}).get("worker", [0])), told.get("task", {}).get("index", 0)
+    place = Place(index, count, tf.distribute.MultiWorkerMirroredStrategy()) if count > 1 else Place()
+    steps = steps_on(VOCABULARY, "adam", place, BATCH_A_WORKER * count)
+    # All take as many steps: the slowest says how many there is time for.
+    data = batches(VOCABULARY, BATCH_A_WORKER, seed=index)
+    found = speeds(steps, data, float(sys.argv[1]), BATCH_A_WORKER, lambda n: -place.largest(-n))
+    print(json.dumps({"examples_per_second": found}), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

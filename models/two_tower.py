@@ -1,0 +1,124 @@
+"""Two towers (Yi et al. 2019): a vector of the user, a vector of the item, and their product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from configs.model import TwoTower as TwoTowerConfig
+from models.layers import Dropout, FieldEmbedding, HideIds
+from transforms.transformed import PADDING, TransformedFeature, id_of
+
+
+class TwoTower(keras.Model):
+    """Transformed features -> logits [batch]: user's vector . item's vector + a bias of each.
+
+    Nothing of the item is in the user's tower, so the best items of all are found without scoring each anew:
+    `index` keeps the vectors of the items of the training examples, `retrieve` searches them. It is trained on the
+    label of each example, as the other models are, not on which of a batch's items was met. Crosses of the user's and
+    the item's features belong to neither tower and are not used.
+    """
+
+    def __init__(self, config: TwoTowerConfig, features: Sequence[TransformedFeature]):
+        super().__init__()
+        self.item = id_of("item", features)
+        if self.item.oov == (0, 1):
+            raise ValueError(f"needs {self.item.name} as kind vocabulary: what it retrieves has to have a name")
+        self._of_item = [f for f in features if f.of == "item"]
+        of_user = [f for f in features if f.of != "item" and not (f.crossed and f.of == "context")]
+        self._hide = HideIds(features, config.id_dropout)
+        self._user_tower = Tower(of_user, config)
+        self._item_tower = Tower(self._of_item, config)
+        self._top_k = config.top_k
+        self._recall_target = config.recall_target
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the logits."""
+        inputs = self._hide(inputs, training=training)
+        user, item = self._user_tower(inputs, training=training), self._item_tower(inputs, training=training)
+        return tf.reduce_sum(user[:, :-1] * item[:, :-1], axis=1) + user[:, -1] + item[:, -1]
+
+    def index(self, examples: tf.data.Dataset) -> None:
+        """Keep the vectors of the known items, their features taken from batches of (features, labels)."""
+        known = self.item.oov[0] - 1  # type: ignore[index]
+        rows = [np.zeros([known], bool)] + [np.full([known, 1], PADDING) for _ in self._of_item]
+        met = rows[0]
+        for inputs, _ in examples.as_numpy_iterator():
+            ids, first = np.unique(inputs[self.item.name], return_index=True)
+            new = (ids > 0) & (ids <= known)
+            new[new] = ~met[ids[new] - 1]
+            ids, first = ids[new] - 1, first[new]
+            met[ids] = True
+            for place, f in enumerate(self._of_item, start=1):
+                values = inputs[f.name].reshape([len(inputs[f.name]), -1])[first]
+                rows[place] = _as_wide(rows[place].astype(values.dtype), values)
+                rows[place][ids, : values.shape[1]] = values
+        of_items = {f.name: r if f.multivalued else r[:, 0] for f, r in zip(self._of_item, rows[1:], strict=True)}
+        vectors = np.concatenate(
+            [
+                self._item_tower({name: tf.constant(v[at : at + 8192]) for name, v in of_items.items()}).numpy()
+                for at in range(0, known, 8192)
+            ]
+        )
+        vectors[~met, -1] = -np.inf  # an item of the vocabulary that no example has; there is nothing to show of it
+        self._index = tf.Variable(vectors, trainable=False, name="index")
+
+    def retrieve(self, inputs, approximate: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return ids and logits of the best items for each row's user, best first, both [batch, top_k].
+
+        `approximate` asks XLA for no more than `recall_target` of the true best (Chern et al. 2022).
+        """
+        user = self._user_tower(inputs)
+        search = self._approximate if approximate else self._exact
+        logits, places = search(user)
+        return tf.cast(places, tf.int64) + 1, logits
+
+    def _scores(self, user: tf.Tensor) -> tf.Tensor:
+        of_items = tf.matmul(user[:, :-1], self._index[:, :-1], transpose_b=True)
+        return of_items + user[:, -1:] + self._index[:, -1]
+
+    def _exact(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.math.top_k(self._scores(user), min(self._top_k, self._index.shape[0]))
+
+    def _approximate(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        @tf.function(jit_compile=True, autograph=False)  # the operation has no kernel but XLA's
+        def search(user):
+            return tf.math.approx_max_k(
+                self._scores(user), min(self._top_k, self._index.shape[0]), recall_target=self._recall_target
+            )
+
+        return search(user)
+
+
+class Tower(keras.layers.Layer):
+    """Transformed features of one side -> its vector and, last, its bias: [batch, output_dim + 1]."""
+
+    def __init__(self, features: Sequence[TransformedFeature], config: TwoTowerConfig, **kwargs):
+        super().__init__(**kwargs)
+        self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
+        layers = keras.layers
+        self._layers = [
+            layers.Flatten(),
+            Dropout(config.dropout),
+            *(
+                layer
+                for width in config.hidden
+                for layer in (layers.Dense(width, activation="relu"), Dropout(config.dropout))
+            ),
+            layers.Dense(config.output_dim + 1),
+        ]
+
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the vector."""
+        vector = self._embedding(inputs)
+        for layer in self._layers:
+            vector = layer(vector, training=training) if isinstance(layer, Dropout) else layer(vector)
+        return vector
+
+
+def _as_wide(kept: np.ndarray, values: np.ndarray) -> np.ndarray:
+    more = values.shape[1] - kept.shape[1]
+    return np.pad(kept, [[0, 0], [0, more]], constant_values=PADDING) if more > 0 else kept

@@ -1,0 +1,158 @@
+"""`recsys compare`: several models on the same split, one table."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.commands.run import ConfigPath, Overrides
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from components.contest import Entry, Figures
+
+SHOWN = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ndcg10": "NDCG@10"}
+
+
+def compare(
+    config: ConfigPath,
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Names, separated by commas: types of model, or names in `models` and `baselines` of the config. "
+            "Default: the config's model, its baselines and its models."
+        ),
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas; each model is trained once with each.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON, of every seed.")] = False,
+    set_: Overrides = None,
+) -> None:
+    """Train models on the same examples and print their metrics on eval and test side by side.
+
+    The steps up to Transform are run first, or taken from cache; no model is kept or pushed. Choose by eval: what was
+    chosen by test says nothing of how it will do.
+    """
+    from rich.console import Console
+
+    from configs import ConfigError, load_config
+    from pipeline.quiet import quiet
+
+    settings = load_config(config, set_ or [])
+    try:
+        drawn = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds {seeds}: expected whole numbers separated by commas, as in 1,2,3") from None
+    if min(drawn) < 0 or len(set(drawn)) < len(drawn):
+        raise ConfigError(f"--seeds {seeds}: expected different numbers from 0")
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    log = f"{settings.runs_folder}/logs/compare-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
+    with quiet(log) as terminal:
+        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=as_json)
+        console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
+        with console.status("loading TensorFlow") as status:
+            from components.contest import counted, entries, measure
+            from pipeline.prepare import prepare
+
+            contest = entries(settings, names)
+            data = prepare(settings, status.update)
+            results: dict[str, list[Figures]] = {entry.name: [] for entry in contest}
+            for entry in contest:
+                for seed in drawn[:1] if counted(entry) else drawn:
+                    doing = f"{entry.name}, seed {seed}"
+                    status.update(doing)
+                    report = partial(_say, status, doing)
+                    figures = measure(settings, entry, seed, data, report)
+                    results[entry.name].append(figures)
+                    console.print(
+                        f"  {entry.name:<14} seed {seed}  eval AUC {figures.metrics['eval']['auc']:.4f}, "
+                        f"epoch {figures.best_epoch}, {figures.seconds:.0f} s"
+                    )
+        if as_json:
+            print(json.dumps(_document(settings, contest, results), ensure_ascii=False), file=terminal)
+            return
+        console.print()
+        console.print(_table(results))
+        rows = next(iter(results.values()))[0].metrics
+        console.print(
+            f"mean and deviation over seeds {', '.join(map(str, drawn))}; split by {settings.data.split.by}: "
+            + ", ".join(f"{part} {figures['example_count']:,.0f} rows" for part, figures in rows.items())
+            + "; models in the order of eval AUC, by which to choose"
+        )
+
+
+def _say(status: Any, doing: str, line: str) -> None:
+    status.update(f"{doing}: {line}")
+
+
+def _ordered(results: dict[str, list[Figures]]) -> list[str]:
+    return sorted(results, key=lambda name: -_mean(results[name], "eval", "auc"))
+
+
+def _mean(runs: list[Figures], part: str, metric: str) -> float:
+    return statistics.fmean(figures.metrics[part][metric] for figures in runs)
+
+
+def _deviation(runs: list[Figures], part: str, metric: str) -> float | None:
+    values = [figures.metrics[part][metric] for figures in runs]
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _table(results: dict[str, list[Figures]]) -> Table:
+    from rich.table import Table
+
+    head = ("model", "on", *SHOWN.values(), "parameters", "examples/s")
+    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[2:]:
+        column.justify, column.no_wrap = "right", True
+    for name in _ordered(results):
+        runs = results[name]
+        size = f"{runs[0].parameters:,}", f"{statistics.median(r.examples_per_second for r in runs):,.0f}"
+        for place, part in enumerate(runs[0].metrics):
+            cells = []
+            for metric in SHOWN:
+                deviation = _deviation(runs, part, metric)
+                spread = f" ± {deviation:.4f}" if deviation is not None else ""
+                cells.append(f"{_mean(runs, part, metric):.4f}{spread}")
+            table.add_row(name if not place else "", part, *cells, *(size if not place else ("", "")))
+    return table
+
+
+def _document(settings: Any, contest: list[Entry], results: dict[str, list[Figures]]) -> dict[str, Any]:
+    by_name = {entry.name: entry for entry in contest}
+    return {
+        "config": str(settings.path),
+        "split": settings.data.split.by,
+        "models": [
+            {
+                "name": name,
+                "model": by_name[name].model.model_dump(mode="json"),
+                "training": by_name[name].training.model_dump(mode="json"),
+                "parameters": runs[0].parameters,
+                "examples_per_second": round(statistics.median(r.examples_per_second for r in runs)),
+                "seconds": round(sum(r.seconds for r in runs), 1),
+                "seeds": [r.seed for r in runs],
+                **{
+                    part: {
+                        metric: {
+                            "mean": _number(_mean(runs, part, metric)),
+                            "deviation": _number(_deviation(runs, part, metric)),
+                            "each": [_number(r.metrics[part][metric]) for r in runs],
+                        }
+                        for metric in runs[0].metrics[part]
+                    }
+                    for part in runs[0].metrics
+                },
+            }
+            for name, runs in ((name, results[name]) for name in _ordered(results))
+        ],
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else round(value, 6)

@@ -1,0 +1,99 @@
+"""`recsys train`: the candidate alone, on what the last run has transformed."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.run import ConfigPath, Overrides
+
+# What TensorFlow says of every machine it starts on; the log has it.
+_CHATTER = re.compile(r"[IWE]\d{4} |[IWE]0000 |WARNING: All log messages before absl|To enable the following instr")
+
+
+def train(
+    config: ConfigPath,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: `training.workers` of the config.")
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """Train the config's model on the examples that the last run transformed; nothing is judged or pushed.
+
+    With several workers each is a process of its own; one that dies is started again and training goes on from the last
+    checkpoint. Called again after it was broken off, it goes on too. Where TF_CONFIG is set, this machine is one worker
+    of a cluster.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from configs import load_config
+    from pipeline.quiet import quiet
+
+    settings = load_config(config, [*(set_ or []), *([f"training.workers={workers}"] if workers else [])])
+    log = f"{settings.runs_folder}/logs/train-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
+    with quiet(log) as terminal:
+        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        strategy = settings.training.chosen_strategy
+        many = f"{settings.training.workers} workers, {strategy}" if strategy != "none" else "1 process"
+        console.print(f"[bold]{settings.name}[/bold]  {settings.model.type}, {many}  log: {log}")
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not terminal.isatty()) as progress:
+            bar = progress.add_task("loading TFX", total=None)
+
+            def report(line: str) -> None:
+                progress.update(bar, description=line)
+                print(line)  # to the log
+                if ", step " not in line and ", part " not in line:  # what passes by every second stays in the bar
+                    console.print(f"  {escape(line)}")
+
+            def say(worker: str, line: str) -> None:
+                print(f"{worker}: {line}")
+                if _CHATTER.match(line):
+                    return
+                console.print(f"  [dim]{worker}  {escape(line)}[/dim]")
+
+            from pipeline.training import train_candidate
+
+            trained = train_candidate(settings, report, say)
+        if not trained.history:
+            console.print("done: the chief exports the model")
+            return
+        history = trained.history
+        console.print(
+            f"\nbest epoch {history['best_epoch']}: eval AUC {history['eval_auc']:.4f}, "
+            f"LogLoss {history['eval_logloss']:.4f}; {history['parameters']:,} parameters, {history['seconds']:.0f} s"
+        )
+        if "tables" in history:
+            console.print(_tables(history["tables"], Table))
+            console.print(_workers(history["workers"], Table))
+        console.print(f"\nmodel        {trained.folder}/model")
+        console.print(f"TensorBoard  recsys tensorboard {settings.path}")
+
+
+def _tables(tables, make):
+    table = make("table", "rows", "dim", "MiB", "filled", "OOV of eval", box=None, pad_edge=False, header_style="bold")
+    for t in tables:
+        table.add_row(
+            t["feature"], f"{t['rows']:,}", str(t["dim"]), f"{t['bytes'] / 2**20:,.2f}", f"{t['fill']:.1%}",
+            f"{t['oov_rate']:.2%}",
+        )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _workers(workers, make):
+    table = make("worker", "examples/s", "seconds", "waiting for data", box=None, pad_edge=False, header_style="bold")
+    for w in workers:
+        table.add_row(
+            str(w["index"]), f"{w['examples_per_second']:,}", f"{w['seconds']:.1f}", f"{w['waiting_share']:.1%}"
+        )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

@@ -1,0 +1,19 @@
+"""What models are trained on outside of a run: the steps up to Transform, from cache where nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from components.contest import Data
+from configs import Config
+from pipeline.run import Watcher, run
+
+
+def prepare(config: Config, report: Callable[[str], None] = lambda line: None) -> Data:
+    """Run the nodes up to Transform and return where their outputs lie. Raises RefusedError where a gate says no."""
+    outcomes = run(config, Watcher(started=report), last="Transform").outcomes
+    return Data(
+        examples=outcomes["Ingest"].uri("examples"),
+        transformed=outcomes["Transform"].uri("transformed_examples"),
+        graph=outcomes["Transform"].uri("transform_graph"),
+    )

@@ -1,0 +1,195 @@
+"""Worker processes: they agree with one process, survive kill -9, and give up with their last words."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.model import FM
+from models.training import run_job
+from models.workers import Role, WorkersFailedError, roles, run_workers
+from tests.conftest import serialized
+from tests.models.jobs import Killer, kill_at_random, make_job, run, worker_processes, write_examples
+
+pytestmark = pytest.mark.slow
+
+
+def scores(sample, job) -> np.ndarray:
+    served = tf.saved_model.load(job.model_folder).signatures["serve_examples"]
+    return served(inputs=tf.constant(serialized(sample, sample.rows[:100])))["outputs"].numpy()
+
+
+@pytest.fixture(scope="module")
+def uneven(sample, tmp_path_factory):
+    """400 examples in files that two workers cannot share evenly."""
+    folder = tmp_path_factory.mktemp("uneven")
+    write_examples(sample, folder, [150, 20, 130, 100])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(sample, uneven, tmp_path_factory):
+    """The same training, as one process that sees all examples in one step."""
+    folder = tmp_path_factory.mktemp("alone")
+    job = make_job(sample, folder, uneven, batch=600, epochs=4, strategy="multi_worker_mirrored")
+    return run(job)[0], job
+
+
+def test_two_workers_one_of_them_killed_agree_with_one(sample, uneven, alone, tmp_path):
+    """All examples in one step an epoch: what they look up and add up is the same, and so is what they learn.
+
+    Tolerances: 1e-5 in loss, 1e-4 in the exported scores. Both workers are killed, one after the other.
+    """
+    job = make_job(sample, tmp_path, uneven, batch=600, epochs=4, workers=2, checkpoint_steps=1, threads=1)
+    killer = Killer([(1, lambda line: line.startswith("epoch 1:")), (0, lambda line: line.startswith("epoch 3:"))], job)
+    history, lines = run(job, killer.heard)
+    assert not killer.turns
+    said = "\n".join(lines)
+    assert "worker 1 was killed (SIGKILL)" in said
+    assert "worker 0 was killed (SIGKILL)" in said
+    assert said.count("going on from step") == 2
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2, 3, 4]
+    for one, two in zip(alone[0]["epochs"], history["epochs"], strict=True):
+        for figure in ("train_logloss", "eval_logloss"):
+            assert two[figure] == pytest.approx(one[figure], abs=1e-5)
+    np.testing.assert_allclose(scores(sample, job), scores(sample, alone[1]), atol=1e-4)
+    assert [worker["index"] for worker in history["workers"]] == [0, 1]
+    assert os.listdir(job.log_folder).count("state") == 0
+    assert set(os.listdir(tmp_path)) == {"model", "logs"}
+    assert not worker_processes(job)
+
+
+def test_tables_are_cut_over_parameter_servers(sample, tmp_path):
+    write_examples(sample, tmp_path / "examples", [200, 200])
+    job = make_job(
+        sample, tmp_path, tmp_path / "examples", FM(type="fm", embedding_dim=64), strategy="parameter_server",
+        workers=2, parameter_servers=2, epochs=3, restarts=0, batch=64,
+    )  # fmt: skip
+    history, lines = run(job)
+    assert history["eval_auc"] > 0.6
+    assert any("x 64: cut over 2 of 2 servers" in line for line in lines)
+    assert scores(sample, job).shape == (100,)
+    assert not worker_processes(job)
+
+
+def test_mirrored_takes_all_devices_of_a_machine(sample, uneven, alone, tmp_path, monkeypatch):
+    """Two devices that are one processor: each takes its part of a step, and the sums are those of one."""
+    monkeypatch.setenv("RECSYS_VIRTUAL_DEVICES", "2")
+    job = make_job(sample, tmp_path, uneven, batch=600, epochs=2, strategy="mirrored")
+    history, _ = run(job)
+    for one, two in zip(alone[0]["epochs"], history["epochs"], strict=False):
+        assert two["train_logloss"] == pytest.approx(one["train_logloss"], abs=1e-5)
+        assert two["eval_logloss"] == pytest.approx(one["eval_logloss"], abs=1e-5)
+
+
+def test_machines_of_a_cluster_each_run_the_worker_that_tf_config_says(sample, uneven, alone, tmp_path):
+    """Two machines are two threads here; they share the folder, as pods share a volume. The chief alone exports."""
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]}
+    for s in sockets:
+        s.close()
+    job = make_job(sample, tmp_path, uneven, batch=600, epochs=2, threads=1)
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    pods = [threading.Thread(target=run_job, args=(job, print, print, task)) for task in tasks]
+    for pod in pods:
+        pod.start()
+    for pod in pods:
+        pod.join()
+    history = json.loads((tmp_path / "logs" / "training.json").read_text())
+    assert [worker["index"] for worker in history["workers"]] == [0, 1]
+    for one, two in zip(alone[0]["epochs"], history["epochs"], strict=False):
+        assert two["eval_logloss"] == pytest.approx(one["eval_logloss"], abs=1e-5)
+
+
+def in_python(code: str) -> list[str]:
+    return [sys.executable, "-c", f"import sys, os, json, time\nfrom models.workers import say\n{code}"]
+
+
+def test_a_worker_that_always_dies_ends_it_with_its_last_lines(tmp_path):
+    said: list[str] = []
+    code = (
+        "me = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+        "print('hello from', me, flush=True)\n"
+        "if me == 1: print('the disk is full', flush=True); sys.exit(7)\n"
+        "time.sleep(60)"
+    )
+    began = time.monotonic()
+    with pytest.raises(WorkersFailedError, match=r"(?s)worker 1 ended with exit code 7, 3 times.*the disk is full"):
+        run_workers(in_python(code), roles("multi_worker_mirrored", 2, 1), str(tmp_path), 2, said.append)
+    assert time.monotonic() - began < 40
+    assert len(said) == 2
+    assert "the disk is full" in (tmp_path / "worker-1.log").read_text()
+
+
+def test_getting_further_starts_the_count_of_restarts_anew(tmp_path):
+    """Five deaths, no more than one of them without a newer checkpoint before it, with one restart allowed."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    code = (
+        f"n = len(os.listdir({str(marks)!r})); open({str(marks)!r} + f'/{{n}}', 'w').close()\n"
+        "say('going on', n * 10, n * 10); say('step', n * 10 + 14)\n"
+        "sys.exit(0 if n == 5 else 1)"
+    )
+    said: list[str] = []
+    run_workers(in_python(code), [Role("worker", 0)], str(tmp_path / "logs"), 1, said.append)
+    assert "going on from step 50: 4 steps lost" in said
+    assert len(os.listdir(marks)) == 6
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    code = (
+        "from models.workers import *\n"
+        "child = [sys.executable, '-c', 'from models.workers import *; end_with_starter(); "
+        "print(os.getpid(), flush=True); time.sleep(60)']\n"
+        f"run_workers(child, [Role('worker', 0)], {str(tmp_path)!r}, 0, print, lambda w, l: print(l, flush=True))"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time, os\n" + code], stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    child = int(starter.stdout.readline())
+    starter.kill()
+    starter.wait()
+    ends = time.monotonic() + 10
+    while os.path.exists(f"/proc/{child}") and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{child}")
+
+
+@pytest.mark.skipif("SOAK" not in os.environ, reason="`make soak-training` runs it")
+def test_ten_kills_at_random_moments(sample, uneven, alone, tmp_path):
+    """Whenever it hits, every run ends with a model, and with the one an undisturbed run makes."""
+    random = np.random.default_rng(int(os.environ.get("SEED", "1")))
+    kills: list[int] = []
+    runs = 0
+    while len(kills) < 10:
+        job = make_job(
+            sample, tmp_path / str(runs), uneven, batch=600, epochs=400, workers=2, checkpoint_steps=1, threads=1,
+            restarts=20, learning_rate=0.001,
+        )  # fmt: skip
+        stop = threading.Event()
+        killing = threading.Thread(target=kill_at_random, args=(job, stop, random, kills))
+        killing.start()
+        try:
+            history, _ = run(job)
+        finally:
+            stop.set()
+            killing.join()
+        undisturbed = make_job(
+            sample, tmp_path / f"{runs}-undisturbed", uneven, batch=600, epochs=400, strategy="multi_worker_mirrored",
+            learning_rate=0.001,
+        )  # fmt: skip
+        expected, _ = run(undisturbed)
+        print(f"run {runs}: {len(kills)} kills so far, eval AUC {history['eval_auc']:.4f}, {expected['eval_auc']:.4f}")
+        assert history["eval_logloss"] == pytest.approx(expected["eval_logloss"], abs=1e-3)
+        np.testing.assert_allclose(scores(sample, job), scores(sample, undisturbed), atol=5e-3)
+        runs += 1
