@@ -108,9 +108,10 @@ class Orchestration(Section):
     resources: Resources = Resources()
     nodes: dict[str, Resources] = Field(default={}, description="Nodes with resources of their own.")
     report_url: str | None = Field(
-        default=None,
+        default="http://127.0.0.1:8600/runs/{run}",
         pattern=r"^https?://",
-        description="Where a run's report is served; `{run}` and `{node}` are filled in. Airflow's tasks link to it.",
+        description="Where reports are served, which Airflow's tasks link to; `{run}` and `{node}` are filled in. "
+        "Default: `recsys ui` on the same machine.",
     )
 
     @field_validator("schedule")

@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from configs.model import DeepFM as DeepFMConfig
 from models.layers import FieldEmbedding, FirstOrder, HideIds, deep_network, pairwise_interactions
+from models.parts import interactions, shapley
 from transforms.transformed import TransformedFeature
 
 
@@ -28,3 +29,16 @@ class DeepFM(keras.Model):
         fields = self._embedding(inputs)
         deep = tf.squeeze(self._deep(fields, training=training), axis=1)
         return self._first_order(inputs) + pairwise_interactions(fields) + deep
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return what adds up to the logits: the FM's parts, the deep part of no feature, [batch], and each feature's
+        Shapley value in the deep part, [batch, fields].
+        """
+        fields = self._embedding(inputs)
+        deep, deep_of_none = shapley(lambda masked: self._deep(masked, training=False), fields)
+        return {
+            **self._first_order.parts(inputs),
+            "pairs": interactions(fields),
+            "deep": deep,
+            "deep_of_none": deep_of_none,
+        }

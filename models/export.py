@@ -10,6 +10,9 @@ A column that a request leaves out takes its declared default in all four. A mod
 
 `retrieve`              named raw columns of users and context -> items [batch, k], scores [batch, k], best first
 `retrieve_approximate`  the same, by XLA's approximate search
+
+Beside the signatures, which is all a server sees, the SavedModel has a function `explain` where its model can say what
+its logits are made of: named columns -> `logit` [batch], `features`, their names, and the model's `parts`.
 """
 
 from __future__ import annotations
@@ -110,6 +113,21 @@ class ServedModel(tf.Module):
             signatures["retrieve_approximate"] = retrieve_approximate.get_concrete_function(**of_users)
         return signatures
 
+    def explanation(self) -> tf.types.experimental.GenericFunction:
+        """Return the traced function `explain`."""
+
+        @tf.function(autograph=False)
+        def explain(**columns):
+            inputs = self.inputs_of_model(sparse_from_named(columns))
+            return {
+                "logit": self._model(inputs, training=False),
+                "features": tf.constant([f.name for f in self._features]),
+                **self._model.parts(inputs),
+            }
+
+        explain.get_concrete_function(**named_input_specs(self._columns.values()))
+        return explain
+
 
 def export(
     model: keras.Model,
@@ -120,6 +138,8 @@ def export(
 ) -> None:
     """Write the SavedModel to `folder`."""
     served = ServedModel(model, transform_output, columns, features)
+    if hasattr(model, "parts"):
+        served.explain = served.explanation()
     tf.saved_model.save(served, folder, signatures=served.signatures())
     declare_defaults(folder, columns)
 

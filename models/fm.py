@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from configs.model import FM as FMConfig
 from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
+from models.parts import interactions
 from transforms.transformed import TransformedFeature
 
 
@@ -25,3 +26,7 @@ class FM(keras.Model):
         """Return the logits."""
         inputs = self._hide(inputs, training=training)
         return self._first_order(inputs) + pairwise_interactions(self._embedding(inputs))
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return what adds up to the logits: the first order's parts and all pairs, [batch, fields, fields]."""
+        return {**self._first_order.parts(inputs), "pairs": interactions(self._embedding(inputs))}

@@ -276,6 +276,11 @@ class FirstOrder(keras.layers.Layer):
         """Sum the weights."""
         return self._bias + tf.reduce_sum(self._weights(inputs), axis=[1, 2])
 
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return the bias, [batch], and each feature's weight, [batch, fields]."""
+        weights = tf.squeeze(self._weights(inputs), axis=2)
+        return {"bias": tf.fill(tf.shape(weights)[:1], self._bias), "first_order": weights}
+
 
 class Dice(keras.layers.Layer):
     """p x + (1 - p) alpha x, where p is the sigmoid of x normalized over the batch (Zhou et al. 2018, section 5.3)."""

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import tf_keras as keras
 
 from configs.model import Training
 from models.examples import Batch, Examples
-from models.layers import table_layers
 from models.optimizers import dense_optimizer, table_optimizer
 from models.tally import Tally, figures
 
@@ -44,7 +44,10 @@ class Place:
 
     def total(self, vector: np.ndarray) -> np.ndarray:
         """Return the sum of a vector over all processes; all of them must call it."""
-        return self._reduced(vector, np.zeros_like(vector))
+        if self.count == 1:
+            return vector
+        summed = self.strategy.experimental_local_results(self._sum(tf.constant(vector, tf.float64)))
+        return summed[0].numpy()
 
     def largest(self, value: int) -> int:
         """Return the largest value that any process has; all of them must call it."""
@@ -52,22 +55,15 @@ class Place:
         own[self.index] = value
         return int(self.total(own).max())
 
-    def _reduced(self, vector: np.ndarray, zeros: np.ndarray) -> np.ndarray:
-        if self.count == 1:
-            return vector
-        given = tf.constant(vector, tf.float64)
+    @cached_property
+    def _sum(self) -> Callable[[tf.Tensor], Any]:
+        def of_replica(vector):
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group % self._replicas_here == 0
+            own = tf.where(first, vector, tf.zeros_like(vector))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
-        @tf.function(autograph=False)
-        def reduce():
-            def one():
-                context = tf.distribute.get_replica_context()
-                first = context.replica_id_in_sync_group % self._replicas_here == 0
-                own = tf.where(first, given, tf.constant(zeros))
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-
-            return self.strategy.run(one)
-
-        return self.strategy.experimental_local_results(reduce())[0].numpy()
+        return tf.function(lambda vector: self.strategy.run(of_replica, args=(vector,)), autograph=False)
 
     @property
     def _replicas_here(self) -> int:
@@ -118,34 +114,25 @@ class Steps:
     def step(self, features: Mapping[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Take one step, in a replica, and return the labels and logits of the examples that it took."""
         context = tf.distribute.get_replica_context()
-        here = self._strategy.num_replicas_in_sync // self._place.count
-        if here > 1:
-            own = context.replica_id_in_sync_group % here
-            features, labels = {name: value[own::here] for name, value in features.items()}, labels[own::here]
+        features, labels = self._of_replica(features, labels)
         count = tf.cast(tf.size(labels), tf.float32)
         with tf.GradientTape() as tape:
             logits = self.model(features, training=True)
             total = tf.reduce_sum(example_losses(self.model, features, labels, logits))
             if self.model.losses:  # means over the batch, as layers add them
                 total += count * tf.add_n(self.model.losses)
-        gradients = tape.gradient(total, [*self.tables, *self.dense])
-        of_tables, of_dense = gradients[: len(self.tables)], gradients[len(self.tables) :]
-        in_step = self._strategy.num_replicas_in_sync > 1 and not self._served
-        if in_step:
+        variables = [*self.tables, *self.dense]
+        found = [(g, v) for g, v in zip(tape.gradient(total, variables), variables, strict=True) if g is not None]
+        gradients = [g for g, _ in found]
+        if self._strategy.num_replicas_in_sync > 1 and not self._served:
             # Sums are added up and divided once, so that it does not matter how the batch was dealt out.
-            *of_dense, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [*of_dense, count])
-            of_tables = [context.all_reduce(tf.distribute.ReduceOp.SUM, gradient) for gradient in of_tables]
+            gradients, count = _summed(context, gradients, count)
         scale = 1.0 / tf.maximum(count, 1.0)
-        of_dense = [gradient * scale for gradient in of_dense]
-        of_tables = [tf.IndexedSlices(g.values * scale, g.indices, g.dense_shape) for g in of_tables]
-        if self.tables:
-            self.table_optimizer.apply_gradients(
-                zip(of_tables, self.tables, strict=True), experimental_aggregate_gradients=self._served
-            )
-        if self.dense:
-            self.dense_optimizer.apply_gradients(
-                zip(of_dense, self.dense, strict=True), experimental_aggregate_gradients=self._served
-            )
+        of_tables = {v.ref() for v in self.tables}
+        scaled = [(_scaled(g, scale), v) for g, (_, v) in zip(gradients, found, strict=True)]
+        for optimizer, of in ((self.table_optimizer, True), (self.dense_optimizer, False)):
+            if part := [(g, v) for g, v in scaled if (v.ref() in of_tables) is of]:
+                optimizer.apply_gradients(part, experimental_aggregate_gradients=self._served)
         return labels, logits
 
     def evaluate(self, batches: tf.data.Dataset) -> dict[str, float]:
@@ -156,7 +143,20 @@ class Steps:
 
     @tf.function(reduce_retracing=True)
     def _judge(self, features, labels) -> None:
-        self._judged.add(labels, self.model(features, training=False))
+        self._judged.add(*self.local(self._strategy.run(self._score, args=(features, labels))))
+
+    def _score(self, features: Mapping[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # In a replica, where reading what replicas keep apart, such as moving means, is not a talk of all workers.
+        features, labels = self._of_replica(features, labels)
+        return labels, self.model(features, training=False)
+
+    def _of_replica(self, features: Mapping[str, tf.Tensor], labels: tf.Tensor) -> Batch:
+        """Return the part of this process's batch that is for this replica."""
+        here = self._strategy.num_replicas_in_sync // self._place.count
+        if here == 1:
+            return features, labels
+        own = tf.distribute.get_replica_context().replica_id_in_sync_group % here
+        return {name: value[own::here] for name, value in features.items()}, labels[own::here]
 
     def trained(self) -> dict[str, float]:
         """Return AUC and LogLoss of what was trained on since the last call, as it was met, over all processes."""
@@ -170,9 +170,24 @@ class Steps:
         return taken
 
 
+def _summed(context, gradients: list[Any], count: tf.Tensor) -> tuple[list[Any], tf.Tensor]:
+    """Return gradients and the number of examples, added up over all replicas: the dense ones all at once."""
+    summed = tf.distribute.ReduceOp.SUM
+    *dense, count = context.all_reduce(summed, [*(g for g in gradients if isinstance(g, tf.Tensor)), count])
+    queue = iter(dense)
+    return [next(queue) if isinstance(g, tf.Tensor) else context.all_reduce(summed, g) for g in gradients], count
+
+
+def _scaled(gradient: tf.Tensor | tf.IndexedSlices, scale: tf.Tensor) -> tf.Tensor | tf.IndexedSlices:
+    if isinstance(gradient, tf.Tensor):
+        return gradient * scale
+    return tf.IndexedSlices(gradient.values * scale, gradient.indices, gradient.dense_shape)
+
+
 def split_variables(model: keras.Model) -> tuple[list[tf.Variable], list[tf.Variable]]:
-    """Return the trainable variables of tables, and all others."""
-    of_tables = {id(v) for layer in table_layers(model) for v in layer.trainable_tables()}
+    """Return the trainable variables of tables, which a layer names in `trainable_tables()`, and all others."""
+    layers = [layer for layer in model.submodules if hasattr(layer, "trainable_tables")]
+    of_tables = {id(v) for layer in layers for v in layer.trainable_tables()}
     tables = [v for v in model.trainable_variables if id(v) in of_tables]
     return tables, [v for v in model.trainable_variables if id(v) not in of_tables]
 

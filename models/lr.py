@@ -23,3 +23,7 @@ class LR(keras.Model):
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
         return self._first_order(self._hide(inputs, training=training))
+
+    def parts(self, inputs) -> dict[str, tf.Tensor]:
+        """Return what adds up to the logits: the bias, [batch], and each feature's weight, [batch, fields]."""
+        return self._first_order.parts(inputs)

@@ -19,7 +19,7 @@ _MOST = 10_000  # what the page shows at once without growing slow
 def write_projection(
     model: keras.Model, transform_output: tft.TFTransformOutput, features: list[TransformedFeature], folder: str
 ) -> None:
-    """Write each vocabulary's embeddings to `folder`: NAME.bytes, float32 rows, and NAME.txt, an id a line.
+    """Write each vocabulary's embeddings to `folder`: NAME.tsv, a vector a line, and NAME.txt, an id a line.
 
     A vocabulary is sorted by how often its values were seen, so the first rows are the most frequent ids.
     """
@@ -34,10 +34,10 @@ def write_projection(
         if table is None or f.multivalued or f.quotient_remainder or f.oov is None or f.oov[0] < 3 or f.table:
             continue  # numbers, hashes and compositions have no rows of single values
         count = min(f.oov[0] - 1, _MOST)
-        rows = table.variable[table.start + 1 : table.start + 1 + count].numpy().astype(np.float32)
+        rows = table.variable[table.start + 1 : table.start + 1 + count].numpy()
         if rows.shape[1] < 2:
             continue
-        Path(folder, f"{f.name}.bytes").write_bytes(rows.tobytes())
+        np.savetxt(Path(folder, f"{f.name}.tsv"), rows, fmt="%.6g", delimiter="\t")
         words = transform_output.vocabulary_by_name(f.name)[:count]
         Path(folder, f"{f.name}.txt").write_bytes(b"\n".join(words) + b"\n")
         written[f.name] = {"rows": count, "dim": int(rows.shape[1])}

@@ -121,22 +121,27 @@ def train(
     keras.utils.set_random_seed(task.training.seed)
     if hasattr(build_model(task.model, job.features), "adapt"):
         return _count(job)
-    if task.training.chosen_strategy == "none":
+    if task.training.chosen_strategy == "none" and not _in_cluster():
         work(job, Place(), lambda line, step, resumed=None: report(line))
     else:
-        run_job(job, report, log)
+        run_job(job, report, log, os.environ.get("TF_CONFIG"))
     history = Path(log_folder) / HISTORY_FILE
     return json.loads(history.read_text()) if history.exists() else {}  # none where this machine's worker is no chief
 
 
-def run_job(job: Job, report: Callable[[str], None], log: Callable[[str, str], None]) -> None:
+def _in_cluster() -> bool:
+    """Say whether TF_CONFIG names other machines to train with."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return sum(map(len, cluster.values())) > 1
+
+
+def run_job(job: Job, report: Callable[[str], None], log: Callable[[str, str], None], given: str | None = None) -> None:
     """Run a job in worker processes of its own; one that was broken off goes on from its last checkpoint.
 
-    In a cluster, where TF_CONFIG says what this machine is, that is one process; else all of them.
+    In a cluster `given` is the TF_CONFIG that says what this machine is, and one process is run; else all of them.
     """
     config, folder = job.task.training, Path(job.log_folder)
     told, state = folder / JOB_FILE, folder / "state"
-    given = os.environ.get("TF_CONFIG")
     if not given and not (told.exists() and told.read_text() == job.to_json()):
         shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True, exist_ok=True)
@@ -209,13 +214,16 @@ def finish(job: Job, steps: Steps, keeping: Keeping, sample: Batch, seconds: flo
 class Keeping:
     """What training writes down as it goes: the best epoch's weights, curves, and where it stands, to go on from.
 
-    The chief alone writes. Without a `state` folder nothing is kept to go on from.
+    What counts is what the chief writes. Without a `state` folder nothing is kept to go on from.
     """
 
     def __init__(self, job: Job, steps: Steps, place: Place, report: Report, state: str | None):
         self._steps = steps
-        self._chief = place.chief
         self._folder = Path(state or job.log_folder)
+        # Reading moving means and the like adds them up over workers: then all must save when the chief does.
+        together = any(v.synchronization == tf.VariableSynchronization.ON_READ for v in steps.model.variables)
+        if not place.chief:
+            self._folder = self._folder / f".worker-{place.index}"
         self._told = tf.Variable(Record().to_json(), dtype=tf.string, trainable=False)
         self._manager = None
         if state:
@@ -226,8 +234,9 @@ class Keeping:
                 position=steps.position,
                 record=self._told,
             )
-            self._manager = tf.train.CheckpointManager(kept, state, max_to_keep=2)
-            self._manager.restore_or_initialize()
+            self._manager = tf.train.CheckpointManager(kept, str(self._folder), max_to_keep=2)
+            if newest := tf.train.latest_checkpoint(state):
+                kept.restore(newest).assert_existing_objects_matched()
             if place.chief:
                 at = int(steps.position.numpy())
                 report(f"going on from step {at:,}" if at else "workers are ready", at, at)
@@ -236,6 +245,8 @@ class Keeping:
         if place.chief:
             curves = Curves(job.log_folder)
             self.keeper = Keeper(curves.add, self._keep_best, self._save, report)
+        elif together:
+            self.keeper = Keeper(best_found=self._keep_best, checkpoint=self._save)
 
     def best(self, record: Record) -> str:
         """Return where the best epoch's weights are."""

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -208,7 +207,8 @@ def end_with_starter() -> None:
     """End this process when the one that started it does, even if that was killed."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter wants at its own end
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -19,6 +19,8 @@ from pipeline.commands import (
     data,
     deploy,
     doctor,
+    explain,
+    gc,
     graph,
     init,
     predict,
@@ -29,6 +31,7 @@ from pipeline.commands import (
     tensorboard,
     train,
     tune,
+    ui,
 )
 from pipeline.commands import compile as compile_
 
@@ -46,14 +49,17 @@ app = typer.Typer(
 app.command()(run.run)
 app.command("run-node")(run.run_node)
 app.command()(graph.graph)
+app.command()(gc.gc)
 app.command()(runs.runs)
 app.command()(runs.report)
+app.command()(ui.ui)
 app.command()(train.train)
 app.command()(tensorboard.tensorboard)
 app.command()(compare.compare)
 app.command()(tune.tune)
 app.command()(init.init)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(doctor.doctor)
 app.add_typer(compile_.app, name="compile")
 app.add_typer(schema.app, name="schema")

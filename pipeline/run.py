@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from components.refusal import RefusedError
 from configs import Config
@@ -15,6 +14,7 @@ from pipeline.graph import ALWAYS_RUN
 from pipeline.locks import whole_folder
 from pipeline.nodes import Graph, Outcome, State, new_run_id
 from pipeline.says import what_it_found, why_refused
+from pipeline.under_way import UnderWay
 
 progress = logging.getLogger("recsys.progress")
 
@@ -49,40 +49,59 @@ def run(config: Config, watcher: Watcher, last: str | None = None) -> Result:
         if count := graph.clean_up():
             watcher.cleaned(count)
         result = Result(new_run_id())
-        stopped: Exception | None = None
-        nodes = graph.nodes
-        for node in nodes[: nodes.index(last) + 1] if last else nodes:
-            if node in ALWAYS_RUN:
-                if "Ingest" in result.outcomes:
-                    _tell(graph, node, result, watcher)
-            elif stopped is None:
-                try:
-                    outcome = _run_node(graph, node, result, watcher)
-                except Exception as error:
-                    stopped = error
-                else:
-                    if outcome.state is State.REFUSED:
-                        stopped = RefusedError(why_refused(outcome))
+        nodes = graph.nodes[: graph.nodes.index(last) + 1] if last else graph.nodes
+        under_way = UnderWay(config.runs_folder, result.run, nodes)
+        try:
+            stopped = _run_nodes(graph, nodes, result, watcher, under_way)
+        finally:
+            under_way.over()
         if stopped is not None:
             raise stopped
     return result
 
 
-def _run_node(graph: Graph, node: str, result: Result, watcher: Watcher) -> Outcome:
+def _run_nodes(
+    graph: Graph, nodes: Sequence[str], result: Result, watcher: Watcher, under_way: UnderWay
+) -> Exception | None:
+    """Run the nodes and return what stopped them, if anything did."""
+    stopped: Exception | None = None
+    for node in nodes:
+        if node in ALWAYS_RUN:
+            if "Ingest" in result.outcomes:
+                _tell(graph, node, result, watcher, under_way)
+        elif stopped is None:
+            try:
+                outcome = _run_node(graph, node, result, watcher, under_way)
+            except Exception as error:
+                under_way.node(node, "failed")
+                stopped = error
+            else:
+                if outcome.state is State.REFUSED:
+                    stopped = RefusedError(why_refused(outcome))
+    return stopped
+
+
+def _run_node(graph: Graph, node: str, result: Result, watcher: Watcher, under_way: UnderWay) -> Outcome:
+    def said(line: str) -> None:
+        under_way.line(line)
+        watcher.said(node, line)
+
     watcher.started(node)
+    under_way.node(node, "running")
     began = time.monotonic()
-    with _listening(partial(watcher.said, node)):
+    with _listening(said):
         outcome = graph.run_node(node, result.run)
     seconds = time.monotonic() - began
     outcome = replace(outcome, seconds=seconds)
     result.outcomes[node] = outcome
+    under_way.node(node, outcome.state.value, seconds)
     watcher.ended(outcome, what_it_found(outcome))
     return outcome
 
 
-def _tell(graph: Graph, node: str, result: Result, watcher: Watcher) -> None:
+def _tell(graph: Graph, node: str, result: Result, watcher: Watcher, under_way: UnderWay) -> None:
     try:
-        _run_node(graph, node, result, watcher)
+        _run_node(graph, node, result, watcher, under_way)
     except Exception as error:
         logging.getLogger(__name__).exception("%s failed", node)
         watcher.failed(node, error)

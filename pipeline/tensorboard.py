@@ -25,10 +25,9 @@ def make_board(config: Config, run: str | None) -> str:
     for node in trainers:
         if outcome := _outcome(graph, node, run):
             curves["candidate" if node == "Trainer" else node.removeprefix("Baseline.")] = outcome.uri("model_run")
-    alone = Path(config.runs_folder, "training")
-    if run is None and alone.is_dir():
-        curves |= {f"train/{path.name}": f"{path}/logs" for path in alone.iterdir() if (path / "logs").is_dir()}
-    if not curves:
+    alone = sorted(Path(config.runs_folder, "training").glob("*/logs"), key=os.path.getmtime) if run is None else []
+    curves |= {f"train/{path.parent.name}": str(path) for path in alone}
+    if "candidate" not in curves and not alone:
         what = f"run {run} has" if run else "no run has"
         raise ConfigError(f"{config.runs_folder}: {what} trained a model; `recsys run {config.path}` does")
     folder = Path(config.runs_folder, "tensorboard", run or "newest")
@@ -39,8 +38,8 @@ def make_board(config: Config, run: str | None) -> str:
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         (beside / name).symlink_to(os.path.abspath(source))
     ingest = _outcome(graph, "Ingest", run)
-    if "candidate" in curves:
-        _write_projector(config, Path(curves["candidate"], "projection"), ingest, beside)
+    shown = curves.get("candidate") or str(alone[-1])
+    _write_projector(config, Path(shown, "projection"), ingest, beside)
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(beside, folder)
     return str(folder)
@@ -62,9 +61,9 @@ def _write_projector(config: Config, source: Path, ingest: Outcome | None, folde
     # The item's embeddings come first: the page opens with them.
     tables = json.loads((source / PROJECTION_FILE).read_text())
     for name, shape in sorted(tables.items(), key=lambda table: not _is_item(config, table[0])):
-        (folder / f"{name}.bytes").symlink_to((source / f"{name}.bytes").absolute())
+        (folder / f"{name}.vectors.tsv").symlink_to((source / f"{name}.tsv").absolute())
         ids = (source / f"{name}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        with open(folder / f"{name}.tsv", "w", encoding="utf-8") as labels:
+        with open(folder / f"{name}.labels.tsv", "w", encoding="utf-8") as labels:
             if known and _is_item(config, name):
                 columns = list(next(iter(known.values())))
                 labels.write("\t".join([*columns, name]) + "\n")
@@ -74,7 +73,7 @@ def _write_projector(config: Config, source: Path, ingest: Outcome | None, folde
             else:
                 labels.writelines(f"{item}\n" for item in ids)
         parts.append(
-            f'embeddings {{ tensor_name: "{name}" tensor_path: "{name}.bytes" metadata_path: "{name}.tsv" '
+            f'embeddings {{ tensor_name: "{name}" tensor_path: "{name}.vectors.tsv" metadata_path: "{name}.labels.tsv" '
             f"tensor_shape: {shape['rows']} tensor_shape: {shape['dim']} }}\n"
         )
     (folder / "projector_config.pbtxt").write_text("".join(parts))

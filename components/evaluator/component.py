@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -81,13 +81,18 @@ def evaluate(
     )
 
 
+def load_result(folder: str, model: str, models: Sequence[str]) -> tfma.EvalResult:
+    """Return what TFMA wrote of `model`, which it evaluated beside the other `models`."""
+    # TFMA drops the name of a model that was evaluated alone.
+    return tfma.load_eval_result(folder, model_name=model if len(models) > 1 else "")
+
+
 def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices], dict[str, list[str]]]:
     """Return metrics by model and slice, and the columns of each slice, from what TFMA wrote."""
     by_model: dict[str, gates.Slices] = {}
     columns: dict[str, list[str]] = {}
     for model in models:
-        # TFMA drops the name of a model that was evaluated alone.
-        result = tfma.load_eval_result(folder, model_name=model if len(models) > 1 else "")
+        result = load_result(folder, model, models)
         slices: dict[str, dict[str, float]] = {}
         for key, outputs in result.slicing_metrics:
             name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])

@@ -13,6 +13,6 @@ def config_text(config: str) -> str:
     return yaml.safe_dump(json.loads(config), sort_keys=True, allow_unicode=True, width=100)
 
 
-def config_change(before: str, now: str) -> list[str]:
+def config_change(before: str, now: str, names: tuple[str, str] = ("last run", "this run")) -> list[str]:
     """Return how two configs differ, as lines of a unified diff; empty where they are equal."""
-    return list(difflib.unified_diff(before.splitlines(), now.splitlines(), "last run", "this run", lineterm="", n=2))
+    return list(difflib.unified_diff(before.splitlines(), now.splitlines(), *names, lineterm="", n=2))

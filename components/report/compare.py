@@ -24,7 +24,7 @@ def render(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             metric=metric,
             rows=slice_changes(before, now, metric)[:MOST_ROWS],
             features=feature_changes(before, now),
-            change=config_change(before["config"], now["config"]),
+            change=config_change(before["config"], now["config"], (before["run"], now["run"])),
             nodes=_nodes(before, now),
         )
     )

@@ -110,8 +110,11 @@ def describe(feature: statistics_pb2.FeatureNameStatistics, total: int) -> dict[
     kind = feature.WhichOneof("stats")
     stats = getattr(feature, kind)
     common = stats.common_stats
-    present = common.num_non_missing
-    figures: dict[str, Any] = {"examples": total, "present": present, "missing": 1 - present / total if total else None}
+    # A row without a value is an empty list, which TFDV counts as there: of columns of one value, values are rows.
+    single = common.max_num_values <= 1
+    present = common.tot_num_values if single else common.num_non_missing
+    known = total and (single or common.min_num_values >= 1)
+    figures: dict[str, Any] = {"examples": total, "present": present, "missing": 1 - present / total if known else None}
     if kind == "string_stats":
         values = sum(b.sample_count for b in stats.rank_histogram.buckets)
         figures |= {

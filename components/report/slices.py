@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow_model_analysis as tfma
-
+from components.evaluator.component import load_result
 from components.evaluator.gates import slice_name
 from components.evaluator.metrics import COMPARED
 from components.report.order import FEW_EXAMPLES, FEW_LABELS
@@ -22,7 +21,7 @@ def read_slices(folder: str, models: Sequence[str]) -> dict[str, dict[str, Any]]
     """
     slices: dict[str, dict[str, Any]] = {}
     for model in models:
-        result = tfma.load_eval_result(folder, model_name=model)
+        result = load_result(folder, model, models)
         for key, outputs in result.slicing_metrics:
             name = slice_name([c for c, _ in key], [_text(v) for _, v in key])
             slice_ = slices.setdefault(

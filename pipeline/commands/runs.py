@@ -46,6 +46,7 @@ def runs(
         return
     table = Table("run", "age", "verdict", "AUC", "GAUC", "LogLoss", "version", box=None, pad_edge=False)
     table.header_style = "bold"
+    table.columns[0].no_wrap = True
     for column in table.columns[3:6]:
         column.justify = "right"
     for r in known:
@@ -54,7 +55,7 @@ def runs(
         style = _STYLES.get(r.state, "dim")
         table.add_row(r.id, history.age(time.time() - r.ended), f"[{style}]{said}[/{style}]", *figures, r.version or "")
     console.print(table)
-    console.print(f"`recsys report {config} --run RUN --open` opens the page of one")
+    console.print(f"`recsys report {config} --run RUN --open` opens the page of one", soft_wrap=True)
 
 
 def report(

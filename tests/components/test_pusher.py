@@ -106,3 +106,15 @@ def test_warmup_requests_parse_and_name_signatures_and_columns(model, tmp_path):
     assert len(tf.make_ndarray(ranked.inputs["genres"])) == 100
     assert len(tf.make_ndarray(ranked.inputs["user"])) == 1
     assert tf.make_ndarray(bare.inputs["genres"]).tolist() == [b""]
+
+
+def test_an_older_span_does_not_go_over_a_newer_one(model, tmp_path):
+    served = tmp_path / "served"
+    assert pusher.newer_span(served, 20260102) is None, "nothing is served yet"
+    pusher.push(model, str(served), {"span": 20260101}, [])
+    newest = pusher.push(model, str(served), {"span": 20260103}, [])
+    assert pusher.newer_span(served, 20260102) == (newest, 20260103)
+    assert pusher.newer_span(served, 20260103) is None, "the same day again, with late rows, replaces it"
+    assert pusher.newer_span(served, 0) is None, "logs without spans always go on"
+    pusher.push(model, str(served), {"span": None}, [])
+    assert pusher.newer_span(served, 20260102) is None, "the newest version says nothing of spans"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import socket
+import threading
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
+from aiohttp import web
 
 from components.evaluator.gates import slice_name
+from configs import load_config
 from tests.browser import PHONE, WIDE, accessibility_findings, chromium, opened
 from tests.e2e.conftest import interactions
 
@@ -42,9 +48,48 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def blessed(ran) -> Path:
-    """The page of a blessed run, copied: the next run's stands in another folder, but tests before may have added."""
-    assert ran.recsys("run", ran.config) == 0
+def site(ran):
+    """The site of the project's runs, answering in a thread: its address."""
+    from pipeline.site import application
+
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(application(load_config(ran.config)))
+    loop.run_until_complete(runner.setup())
+    listening = socket.create_server(("127.0.0.1", 0))
+    loop.run_until_complete(web.SockSite(runner, listening).start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def watched(ran, site) -> list:
+    """What the site told of a run that took everything from cache, while it went on."""
+    seen: list = []
+    over = threading.Event()
+
+    def look():
+        while not over.wait(0.05):
+            said = httpx.get(f"{site}/under-way").json()
+            if said and said != (seen or [None])[-1]:
+                seen.append(said)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        assert ran.recsys("run", ran.config) == 0
+    finally:
+        over.set()
+        thread.join()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def blessed(ran, watched) -> Path:
+    """The page of a blessed run."""
     return page_of(ran)
 
 
@@ -212,7 +257,10 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
         (feature,) = [f for f in dataset.features if ".".join(f.path.step) == name]
         stats = feature.string_stats if feature.HasField("string_stats") else feature.num_stats
         if what == "missing":
-            return 1 - stats.common_stats.num_non_missing / dataset.num_examples
+            rows = stats.common_stats
+            return (
+                1 - (rows.tot_num_values if rows.max_num_values <= 1 else rows.num_non_missing) / dataset.num_examples
+            )
         return getattr(stats, what)
 
     def of_gate(judgement, what, part=None):
@@ -292,6 +340,10 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
             compared += 1
             assert figure["value"] == pytest.approx(wanted, rel=1e-9, abs=1e-12), figure
     assert compared > 500
+    missing = {f["feature"]: f["value"] for f in figures if f["of"] == "tfdv|train|missing"}
+    assert missing["edad"] == pytest.approx(1 / 7, abs=0.02)
+    assert missing["ciudad"] == pytest.approx(1 / 4, abs=0.03)
+    assert missing["cliente"] == 0
     assert {f["of"].split("|")[0] for f in figures} >= {"tfma", "diff", "gate", "tfdv", "distance", "ingest", "epoch"}
 
     drawn = 0
@@ -325,3 +377,98 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
                     rel=1e-4,
                 )
     assert not any(math.isnan(f["value"]) for f in figures)
+
+
+def test_the_site_shows_a_run_while_it_goes_on(watched, site):
+    assert len({said["run"] for said in watched}) == 1
+    running = [n["node"] for said in watched for n in said["nodes"] if n["state"] == "running"]
+    assert len(set(running)) > 1
+    states = {n["node"]: n["state"] for n in watched[-1]["nodes"]}
+    assert states["Ingest"] == "cached"
+    assert httpx.get(f"{site}/under-way").json() is None
+
+
+def test_the_site_only_reads_and_only_answers_this_machine(site, bad_slice):
+    assert httpx.post(site).status_code == 405
+    assert httpx.delete(f"{site}/runs/any").status_code == 405
+    assert httpx.get(site, headers={"Host": "elsewhere.example"}).status_code == 421
+    for path in ("/runs/none", "/runs/..%2F..%2Fetc%2Fpasswd", "/compare", "/compare?run=a&run=b"):
+        answer = httpx.get(site + path)
+        assert answer.status_code == 404, path
+        assert "<" not in answer.text
+    assert "default-src 'none'" in httpx.get(site).headers["Content-Security-Policy"]
+
+
+def test_the_site_leads_from_the_runs_to_a_report_and_a_comparison(site, bad_slice, bad_data, browser):
+    with opened(browser, site + "/", PHONE, offline=False) as page:
+        assert accessibility_findings(page) == []
+        rows = page.locator("tbody tr")
+        assert "refused by DataGate" in rows.nth(0).inner_text()
+        assert "refused by Evaluator" in rows.nth(1).inner_text()
+        assert "blessed" in rows.nth(2).inner_text()
+        rows.nth(1).locator("a").click()
+        assert page.inner_text("h1").split()[1] == "Refused"
+        page.go_back()
+        page.locator("input[name=run]").nth(1).check()
+        assert page.is_disabled("#go")
+        page.locator("input[name=run]").nth(2).check()
+        page.click("#go")
+        assert page.locator("#slices tbody tr").first.get_attribute("data-slice") == "ciudad=Köln"
+        assert accessibility_findings(page) == []
+
+
+def test_the_command_line_lists_runs_and_finds_and_compares_reports(ran, bad_slice, bad_data, capfd):
+    capfd.readouterr()
+    assert ran.recsys("runs", ran.config, "--json") == 0
+    data, slice_, good = json.loads(capfd.readouterr().out)[:3]
+    assert [r["state"] for r in (data, slice_, good)] == ["refused", "refused", "blessed"]
+    assert (data["by"], slice_["by"]) == ("DataGate", "Evaluator")
+    assert slice_["report"] == str(bad_slice)
+    facts = json.loads((bad_slice.parent / "report.json").read_text())
+    assert slice_["metrics"]["auc"] == facts["slices"][0]["metrics"]["candidate"]["auc"][0]
+    assert good["version"] == ran.versions[-1].name
+    assert ran.recsys("runs", ran.config, "--last", "1") == 0
+    said = capfd.readouterr().out
+    assert data["run"] in said
+    assert slice_["run"] not in said
+
+    assert ran.recsys("report", ran.config) == 0
+    assert capfd.readouterr().out.strip() == str(bad_data)
+    assert ran.recsys("report", ran.config, "--run", slice_["run"]) == 0
+    assert capfd.readouterr().out.strip() == str(bad_slice)
+    assert ran.recsys("report", ran.config, "--compare", good["run"], slice_["run"]) == 0
+    compared = Path(capfd.readouterr().out.strip())
+    assert "ciudad=Köln" in compared.read_text()
+    assert ATTACK not in compared.read_text()
+    assert ran.recsys("report", ran.config, "--run", "none") == 2
+    assert f"the newest are {data['run']}" in capfd.readouterr().err
+
+
+def test_before_the_first_run_the_commands_say_so(project, capfd):
+    assert project.recsys("runs", project.config) == 0
+    assert "no run of shop yet" in capfd.readouterr().out
+    assert project.recsys("report", project.config) == 2
+    assert "has left a report yet" in capfd.readouterr().err
+    assert project.recsys("explain", project.config, "--user", "1", "--item", "2") == 2
+    assert "no version is served" in capfd.readouterr().err
+
+
+def test_an_explanation_adds_up_to_the_score_that_is_served(ran, capfd):
+    capfd.readouterr()
+    assert ran.recsys("explain", ran.config, "--user", "0042", "--item", "p-ñ1", "--json") == 0
+    said = json.loads(capfd.readouterr().out)
+    assert said["known_user"]
+    assert said["known_item"]
+    assert set(said["features"]) == set(load_config(ran.config).features)
+    assert {tuple(by) for by in said["features"].values()} == {("first order", "FM", "deep")}
+    together = said["base"] + sum(sum(by.values()) for by in said["features"].values())
+    assert together == pytest.approx(said["logit"], abs=1e-5)
+    assert said["score"] == pytest.approx(1 / (1 + math.exp(-said["logit"])), abs=1e-6)
+    assert sum(pair[2] for pair in said["pairs"]) == pytest.approx(
+        sum(by["FM"] for by in said["features"].values()), abs=1e-6
+    )
+    assert ran.recsys("predict", ran.config, "--user", "0042", "--top", "40", "--json") == 0
+    ranked = {row["item"]: row["score"] for row in json.loads(capfd.readouterr().out)["items"]}
+    assert ranked["p-ñ1"] == pytest.approx(said["score"], abs=0.05)  # the hour is that of each request
+    assert ran.recsys("explain", ran.config, "--user", "nadie", "--item", "nada") == 0
+    assert "scored as an unknown item" in capfd.readouterr().out

@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from configs.model import FM, LR, DeepFM, ItemMean, Training
 from models.layers import HideIds
+from models.parts import shapley
 from models.registry import build_model
 from models.training import HISTORY_FILE, Task, examples, train
 from tests.conftest import named, serialized
@@ -204,3 +205,44 @@ def test_ids_are_hidden_in_training_only():
     assert (hidden["gender"].numpy() == 1).all()
     for training in (False, None):
         assert (layer(inputs, training=training)["user"].numpy() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["lr", "fm", "deepfm"])
+def test_the_parts_of_the_served_model_add_up_to_its_logits(run, sample, name):
+    _, folder = run(name)
+    loaded = tf.saved_model.load(str(folder / "model"))
+    columns = named(sample, sample.rows[:50])
+    said = {key: value.numpy() for key, value in loaded.explain(**columns).items()}
+    assert [n.decode() for n in said.pop("features")] == [f.name for f in sample.features]
+    logits = said.pop("logit")
+    assert set(said) == {"bias", "first_order"} | ({"pairs"} if name != "lr" else set()) | (
+        {"deep", "deep_of_none"} if name == "deepfm" else set()
+    )
+    added = sum(part.reshape(50, -1).astype(np.float64).sum(axis=1) for part in said.values())
+    np.testing.assert_allclose(added, logits, atol=2e-5)
+    scores = loaded.signatures["serving_default"](**columns)["score"].numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10, 13])
+def test_shapley_values_share_out_what_fields_do_alone_and_together(count):
+    random = np.random.default_rng(count)
+    fields = tf.constant(random.normal(size=(3, count, 2)), tf.float32)
+    alone = fields.numpy().sum(axis=2)
+
+    def additive(masked):
+        return 4.0 + tf.reduce_sum(masked, axis=[1, 2])
+
+    parts, none = shapley(additive, fields)
+    np.testing.assert_allclose(parts, alone, atol=1e-4)
+    np.testing.assert_allclose(none, 4.0, atol=1e-6)
+
+    def together(masked):  # the first two fields count only as a pair
+        return tf.reduce_sum(masked[:, 0] * masked[:, min(1, count - 1)], axis=1)
+
+    parts, none = shapley(together, fields)
+    product = (fields[:, 0] * fields[:, min(1, count - 1)]).numpy().sum(axis=1)
+    np.testing.assert_allclose(parts.numpy().sum(axis=1) + none, product, atol=1e-5)
+    if 1 < count <= 10:
+        np.testing.assert_allclose(parts[:, 0], product / 2, atol=1e-5)
+        np.testing.assert_allclose(parts[:, 1], product / 2, atol=1e-5)

@@ -1,6 +1,8 @@
 """Worker processes: they agree with one process, survive kill -9, and give up with their last words."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from configs.model import FM
+from models.training import run_job
 from models.workers import Role, WorkersFailedError, roles, run_workers
 from tests.conftest import serialized
 from tests.models.jobs import Killer, kill_at_random, make_job, run, worker_processes, write_examples
@@ -83,6 +86,27 @@ def test_mirrored_takes_all_devices_of_a_machine(sample, uneven, alone, tmp_path
     history, _ = run(job)
     for one, two in zip(alone[0]["epochs"], history["epochs"], strict=False):
         assert two["train_logloss"] == pytest.approx(one["train_logloss"], abs=1e-5)
+        assert two["eval_logloss"] == pytest.approx(one["eval_logloss"], abs=1e-5)
+
+
+def test_machines_of_a_cluster_each_run_the_worker_that_tf_config_says(sample, uneven, alone, tmp_path):
+    """Two machines are two threads here; they share the folder, as pods share a volume. The chief alone exports."""
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]}
+    for s in sockets:
+        s.close()
+    job = make_job(sample, tmp_path, uneven, batch=600, epochs=2, threads=1)
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    pods = [threading.Thread(target=run_job, args=(job, print, print, task)) for task in tasks]
+    for pod in pods:
+        pod.start()
+    for pod in pods:
+        pod.join()
+    history = json.loads((tmp_path / "logs" / "training.json").read_text())
+    assert [worker["index"] for worker in history["workers"]] == [0, 1]
+    for one, two in zip(alone[0]["epochs"], history["epochs"], strict=False):
         assert two["eval_logloss"] == pytest.approx(one["eval_logloss"], abs=1e-5)
 
 
