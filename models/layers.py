@@ -27,6 +27,17 @@ class Table:
         return tf.convert_to_tensor(self.variable)[self.start : self.start + self.rows].numpy()
 
 
+@tf.function(autograph=False)
+def _drawn(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_normal(shape, seed, stddev=0.01)
+
+
+def _small(shape, dtype=None, partition_shape=None, **kwargs) -> tf.Tensor:
+    """Draw small normal values, in a graph: outside one the largest tables would be held three times meanwhile."""
+    seed = tf.random.uniform([2], 0, 2**31 - 1, tf.int32)
+    return _drawn(seed, tf.constant(partition_shape or shape, tf.int64))
+
+
 class FieldEmbedding(keras.layers.Layer):
     """One embedding a feature: inputs as TransformedFeature describes them -> [batch, fields, dim].
 
@@ -71,9 +82,7 @@ class FieldEmbedding(keras.layers.Layer):
                 if table not in starts:
                     starts[table] = end, f.rows
                     end += f.rows
-            self._variables[str(own)] = self.add_weight(
-                name=f"tables_{own}", shape=[end, own], initializer=keras.initializers.RandomNormal(stddev=0.01)
-            )
+            self._variables[str(own)] = self.add_weight(name=f"tables_{own}", shape=[end, own], initializer=_small)
             for f in features:
                 self._tables[f.name] = Table(self._variables[str(own)], *starts[self._table_of(f, known)])
             if own != self._dim:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 SAID = "\x01"  # starts a line in which the chief says where it is: JSON of `line` and `step`
 _TAIL = 25
+# Rows of large tables are read here and there: with pages of 2 MiB fewer reads wait for the address of a page.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _GRACE = 10.0  # seconds for the others to end by themselves once the chief has ended well
 
 
@@ -143,7 +145,7 @@ class _Group:
         configs = tf_config or _local_configs(members)
         self._processes: list[_Process] = []
         for role in members:
-            own = dict(os.environ if environment is None else environment)
+            own = LARGE_PAGES | dict(os.environ if environment is None else environment)
             if text := configs(role):
                 own["TF_CONFIG"] = text
             self._processes.append(_Process(role, command, own, log_folder, self._heard))

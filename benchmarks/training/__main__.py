@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from models.workers import Role, run_workers
+from models.workers import LARGE_PAGES, Role, run_workers
 
 HERE = Path(__file__).parent
 THREADS = "2"
@@ -23,7 +23,9 @@ SECONDS = os.environ.get("SECONDS", "10")
 
 def run(*command: str, threads: str = THREADS) -> dict:
     """Run one measurement and return what it printed last."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "THREADS": threads, "OMP_NUM_THREADS": threads}
+    environment = (
+        LARGE_PAGES | os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "THREADS": threads, "OMP_NUM_THREADS": threads}
+    )
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")

@@ -11,7 +11,7 @@ import typer
 from pipeline.commands.run import ConfigPath, Overrides
 
 # What TensorFlow says of every machine it starts on; the log has it.
-_CHATTER = re.compile(r"[IWE]\d{4} |[IWE]0000 |WARNING: All log messages before absl|To enable the following instr")
+_CHATTER = re.compile(r"[IWE]\d{4} |[IWE]0000 |WARNING:|To enable the following instr")
 
 
 def train(
