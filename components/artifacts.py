@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tfx.types.artifact import Artifact
 
+from components.report import REPORT_TYPE
+
 VERDICT = "blessed"  # custom property of a gate's output: 1 goes on, 0 stops the run (TFX's ModelBlessing has the same)
 
 PUSHED = "pushed"  # custom property of the pusher's output: 0 where a newer span is served and nothing was pushed
@@ -31,4 +33,4 @@ class DataBlessing(Artifact):
 class RunReport(Artifact):
     """`report.html`: the page of a run. `report.json`: what it says, for other programs and later runs."""
 
-    TYPE_NAME = "recsys.RunReport"
+    TYPE_NAME = REPORT_TYPE

@@ -12,10 +12,10 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components.report import REPORT_TYPE
 from configs import Config, ConfigError
 from pipeline.store import connection, store_exists
 
-_REPORT_TYPE = "recsys.RunReport"  # components.artifacts.RunReport, whose import would load TFX
 _ARTIFACT, _EXECUTION = metadata_store_pb2.Artifact, metadata_store_pb2.Execution
 
 
@@ -98,7 +98,7 @@ def busy(config: Config) -> bool:
 def _reports(store: mlmd.MetadataStore) -> dict[str, metadata_store_pb2.Artifact]:
     """Return the newest report artifact of each run whose folder is still there."""
     found = {}
-    for artifact in sorted(store.get_artifacts_by_type(_REPORT_TYPE), key=lambda a: a.id):
+    for artifact in sorted(store.get_artifacts_by_type(REPORT_TYPE), key=lambda a: a.id):
         if artifact.state == _ARTIFACT.LIVE and os.path.exists(f"{artifact.uri}/report.json"):
             found[artifact.custom_properties["run"].string_value] = artifact
     return found

@@ -130,7 +130,8 @@ class Graph:
             else:
                 if known := self._outcome(handle.store, node, run):
                     return known
-                self._discard(handle.store, [e for e in before if e.last_known_state in _UNFINISHED])
+                # TFX takes up a step's own execution again, but not one that counts as done: its artifacts were freed.
+                self._discard(handle.store, before)
                 if gate := self._refused_before(handle.store, node, run):
                     return Outcome(node, State.SKIPPED, 0.0, {}, f"{gate} said no in this run")
         ir = copy.deepcopy(self._pipeline)
@@ -198,9 +199,9 @@ class Graph:
         for execution in reversed(self._executions(store, node, run)):
             if execution.last_known_state in _FINISHED:
                 outcome = _outcome(store, node, execution)
-                freed = any(a.state == _ARTIFACT.DELETED for made in outcome.outputs.values() for a in made)
                 # What a resolver found is another run's; that it has gone since changes nothing about this one.
-                return None if freed and self.kind(node) != "Resolver" else outcome
+                freed = self.kind(node) != "Resolver" and not all(outcome.outputs.values())
+                return None if freed else outcome
         return None
 
     def _discard(self, store: mlmd.MetadataStore, executions: list[metadata_store_pb2.Execution]) -> None:
@@ -247,7 +248,9 @@ def _outcome(store: mlmd.MetadataStore, node: str, execution: metadata_store_pb2
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
     outputs: dict[str, list[metadata_store_pb2.Artifact]] = {}
     for event in events:
-        outputs.setdefault(event.path.steps[0].key, []).append(artifacts[event.artifact_id])
+        made = outputs.setdefault(event.path.steps[0].key, [])
+        if artifacts[event.artifact_id].state != _ARTIFACT.DELETED:
+            made.append(artifacts[event.artifact_id])
     state = State.CACHED if execution.last_known_state == _EXECUTION.CACHED else State.DONE
     # Only a gate has this output of its own; a resolver's is an earlier run's, which does not stop this one.
     if "Resolver" not in execution.type and any(

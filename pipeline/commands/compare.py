@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,23 +105,29 @@ def _deviation(runs: list[Figures], part: str, metric: str) -> float | None:
 
 
 def _table(results: dict[str, list[Figures]]) -> Table:
+    """Return a table that fits 80 columns: size and speed stand below a model's name."""
     from rich.table import Table
 
-    head = ("model", "on", *SHOWN.values(), "parameters", "examples/s")
-    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    table = Table("model", "on", *SHOWN.values(), box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
     for column in table.columns[2:]:
-        column.justify, column.no_wrap = "right", True
+        column.justify = "right"
     for name in _ordered(results):
         runs = results[name]
-        size = f"{runs[0].parameters:,}", f"{statistics.median(r.examples_per_second for r in runs):,.0f}"
-        for place, part in enumerate(runs[0].metrics):
-            cells = []
-            for metric in SHOWN:
-                deviation = _deviation(runs, part, metric)
-                spread = f" ± {deviation:.4f}" if deviation is not None else ""
-                cells.append(f"{_mean(runs, part, metric):.4f}{spread}")
-            table.add_row(name if not place else "", part, *cells, *(size if not place else ("", "")))
+        speed = statistics.median(r.examples_per_second for r in runs)
+        said = [name, f"  {runs[0].parameters:,} parameters", f"  {speed:,.0f} examples/s"]
+        parts = list(runs[0].metrics)
+        for line, part in zip_longest(said, parts, fillvalue=""):
+            cells = [_cell(runs, part, metric) for metric in SHOWN] if part else []
+            table.add_row(line, part, *cells)
     return table
+
+
+def _cell(runs: list[Figures], part: str, metric: str) -> str:
+    deviation = _deviation(runs, part, metric)
+    spread = f"±{deviation:.4f}" if deviation is not None else ""
+    return f"{_mean(runs, part, metric):.4f}{spread}".replace("0.", ".")
 
 
 def _document(settings: Any, contest: list[Entry], results: dict[str, list[Figures]]) -> dict[str, Any]:

@@ -132,8 +132,8 @@ def route(
     ] = None,
     rest_server: Annotated[str | None, typer.Option(help="Its REST address; without it only gRPC is routed.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option(help="gRPC port to listen on.", min=0, max=65535)] = 8600,
-    rest_port: Annotated[int, typer.Option(help="REST port to listen on.", min=0, max=65535)] = 8601,
+    port: Annotated[int, typer.Option(help="gRPC port to listen on.", min=0, max=65535)] = 8510,
+    rest_port: Annotated[int, typer.Option(help="REST port to listen on.", min=0, max=65535)] = 8511,
     feedback: Annotated[
         list[str] | None,
         typer.Option(help="Click logs (a glob): JSON lines with `time`, `user` and `item`. May be given again."),

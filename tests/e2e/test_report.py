@@ -72,10 +72,11 @@ def watched(ran, site) -> list:
     over = threading.Event()
 
     def look():
-        while not over.wait(0.05):
-            said = httpx.get(f"{site}/under-way").json()
-            if said and said != (seen or [None])[-1]:
-                seen.append(said)
+        with httpx.Client(base_url=site) as client:
+            while not over.wait(0.1):
+                said = client.get("/under-way").json()
+                if said and said != (seen or [None])[-1]:
+                    seen.append(said)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -310,6 +311,8 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
             case "epoch":
                 epoch = training["epochs"][int(path[0])]
                 return counts["train.rows"] / epoch["seconds"] if path[1] == "examples_per_second" else epoch[path[1]]
+            case "worker" | "table":
+                return training[f"{kind}s"][int(path[0])][path[1]]
             case "previous" | "node" | "file" | "unknown":
                 return None  # the metadata store's and the transformed examples': tests of components look at them
         raise AssertionError(f"a figure from an unknown place: {figure['of']}")

@@ -1,5 +1,7 @@
 """The family of models against slow references, and each of them eager, traced, exported and loaded."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,8 +13,10 @@ from models.export import export
 from models.layers import Dice, Dropout
 from models.registry import build_model
 from models.training import examples
+from serving.client import connect
 from tests.conftest import named, serialized
 from tests.models.test_models import field_rows
+from tests.serving.conftest import ServerFactory
 from transforms.transformed import PADDING, TransformedFeature
 
 DEEP = {"embedding_dim": 4, "hidden": [8, 4], "dropout": 0.1}
@@ -305,6 +309,29 @@ def test_retrieval_finds_the_items_that_score_best(sample, batch, trained):
     # By scores, not names: of items that score alike either may be found.
     hits = approximate >= found["scores"].numpy()[:, -1:] - 1e-6
     assert hits.mean() >= CONFIGS["two_tower"].recall_target
+
+
+@pytest.mark.slow
+def test_a_server_retrieves_over_grpc_and_rest(sample, trained, tmp_path):
+    *_, folder = trained("two_tower")
+    shutil.copytree(folder, tmp_path / "towers" / "1")
+    asked = {
+        c.name: [row[c.name] or [""] if c.length else next(iter(row[c.name]), c.default) for row in sample.rows[:1]]
+        for c in sample.columns.values()
+        if c.of == "user" and c.type == "string"
+    }
+    factory = ServerFactory(tmp_path)
+    server = factory("--model_name=towers", f"--model_base_path={tmp_path / 'towers'}")
+    try:
+        for target in (f"grpc://{server.grpc_address}", f"http://{server.rest_address}"):
+            with connect(target, "towers") as client:
+                exact = client.predict(asked, signature="retrieve").outputs
+                approximate = client.predict(asked, signature="retrieve_approximate").outputs
+            assert exact["items"].shape == exact["scores"].shape == (1, 5)
+            assert np.isin(approximate["items"], exact["items"]).mean() >= 0.8
+            np.testing.assert_allclose(approximate["scores"], exact["scores"], atol=1e-4)
+    finally:
+        factory.stop()
 
 
 def test_unknown_ids_are_left_to_the_content_model(sample, batch):

@@ -77,7 +77,7 @@ def dags_test(airflow: Airflow, day: int) -> tuple[int, dict[str, str], str]:
     """Run the DAG for a day's interval, which ends as the next day begins."""
     tested = airflow("dags", "test", "films", (DAYS[day] + timedelta(days=1)).isoformat())
     run, state = airflow.newest_run()
-    return tested.returncode, airflow.states(run), f"{state}\n{tested.stdout[-6000:]}\n{tested.stderr[-3000:]}"
+    return tested.returncode, airflow.states(run), f"{state}\n{tested.stdout}\n{tested.stderr}"
 
 
 LOADED = """

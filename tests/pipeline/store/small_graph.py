@@ -6,6 +6,7 @@ python -m tests.pipeline.store.small_graph CONFIG [KEY=VALUE ...]    runs `NODE 
 import json
 import os
 import sys
+import time
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -41,6 +42,7 @@ def Side(  # noqa: N802
     made: OutputArtifact[standard_artifacts.Schema],
 ):
     _write(made, f"{name}({_read(given)})")
+    time.sleep(float(os.environ.get("SECONDS_A_SIDE", "0")))
 
 
 @component

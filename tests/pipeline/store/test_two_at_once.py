@@ -50,8 +50,9 @@ def mariadb(tmp_path_factory) -> Iterator[int]:
 class Worker:
     """A process that runs nodes one after the other."""
 
-    def __init__(self, *arguments: str):
-        environment = os.environ | {"RECSYS_DB": PASSWORD}
+    def __init__(self, *arguments: str, **variables: str):
+        environment = os.environ | {"RECSYS_DB": PASSWORD} | variables
+        self.settings = arguments
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.pipeline.store.small_graph", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -68,7 +69,7 @@ class Worker:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 @pytest.fixture
@@ -117,8 +118,36 @@ def test_two_calls_for_one_node_make_it_once(workers):
     assert len(list((one_folder(one) / "artifacts" / "Left" / "made").iterdir())) == 1
 
 
+@pytest.mark.slow
+def test_a_node_that_is_killed_runs_again_and_leaves_nothing_behind(workers):
+    one, _ = workers
+    assert one.run("Start", "killed")["state"] == "done"
+    made = one_folder(one) / "artifacts" / "Left" / "made"
+    slow = Worker(*one.settings, SECONDS_A_SIDE="600")
+    try:
+        slow.ready()
+        with ThreadPoolExecutor(1) as beside:
+            answer = beside.submit(slow.run, "Left", "killed")
+            deadline = time.monotonic() + 60
+            while not list(made.glob("*/text")):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            (left_behind,) = made.glob("*/text")
+            written = left_behind.stat().st_mtime_ns
+            slow.stop()
+            with pytest.raises(ValueError, match="Expecting value"):
+                answer.result()  # it never answered
+    finally:
+        slow.stop()
+    assert one.run("Left", "killed") == {"state": "done", "text": "left(start)"}
+    (whole,) = made.glob("*/text")
+    assert whole.stat().st_mtime_ns > written
+    assert one.run("Left", "killed")["state"] == "done"
+    assert list(made.glob("*/text")) == [whole]
+
+
 def one_folder(worker: Worker) -> Path:
-    return Path(next(a for a in worker._process.args if str(a).startswith("runs.folder=")).partition("=")[2])
+    return Path(next(a for a in worker.settings if a.startswith("runs.folder=")).partition("=")[2])
 
 
 def test_a_password_that_is_not_set_is_asked_for_by_name(monkeypatch):
