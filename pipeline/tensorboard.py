@@ -61,7 +61,8 @@ def _write_projector(config: Config, source: Path, ingest: Outcome | None, folde
     # The item's embeddings come first: the page opens with them.
     tables = json.loads((source / PROJECTION_FILE).read_text())
     for name, shape in sorted(tables.items(), key=lambda table: not _is_item(config, table[0])):
-        (folder / f"{name}.vectors.tsv").symlink_to((source / f"{name}.tsv").absolute())
+        # A copy: its server reads nothing that a link leads out to.
+        shutil.copyfile(source / f"{name}.tsv", folder / f"{name}.vectors.tsv")
         ids = (source / f"{name}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         with open(folder / f"{name}.labels.tsv", "w", encoding="utf-8") as labels:
             if known and _is_item(config, name):
