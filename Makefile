@@ -33,7 +33,7 @@ $(AIRFLOW)/.synced: orchestrators/airflow/requirements.txt orchestrators/airflow
 	@orchestrators/airflow/setup.sh && touch $@
 
 test: lint ## everything that proves it works
-	$(RUN)/pytest
+	$(RUN)/pytest -n 2 --dist loadfile
 
 bench-serving: setup ## the model server against a naive one, both in one run
 	@$(RUN)/python -m benchmarks.serving

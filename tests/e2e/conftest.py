@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,16 @@ class Project:
 
     def write(self, frame: pd.DataFrame) -> None:
         frame.to_csv(self.logs, index=False)
+
+    @contextmanager
+    def other_logs(self, frame: pd.DataFrame) -> Iterator[None]:
+        """Put other logs in the place of the project's, which come back as they were, their time included."""
+        kept = self.logs.rename(self.folder / "kept.csv")
+        self.write(frame)
+        try:
+            yield
+        finally:
+            kept.rename(self.logs)
 
 
 def command_line(*arguments: str | Path) -> int:

@@ -118,11 +118,8 @@ def test_one_class_in_a_slice_that_a_gate_judges(ran, capfd):
     gates = "evaluation.gates=[{metric: auc, at_least: 0.1, each: [ciudad], min_examples: 10}]"
     logs = interactions()
     logs.loc[logs["ciudad"] == "Köln", "compra"] = "no"
-    ran.write(logs)
-    try:
+    with ran.other_logs(logs):
         assert ran.recsys("run", ran.config, "--set", gates) == REFUSED
-    finally:
-        ran.write(interactions())
     said = capfd.readouterr().err
     assert "refused: by Evaluator" in said
     assert "ciudad=Köln" in said
@@ -135,11 +132,8 @@ def test_one_class_in_a_slice_that_a_gate_judges(ran, capfd):
 def test_a_drift_since_the_last_accepted_run_stops_the_next(ran, capfd):
     logs = interactions()
     logs["ciudad"] = "Köln"
-    ran.write(logs)
-    try:
+    with ran.other_logs(logs):
         assert ran.recsys("run", ran.config) == REFUSED
-    finally:
-        ran.write(interactions())
     said = capfd.readouterr().err
     assert "ciudad" in said
     assert "drift since the last accepted run" in said

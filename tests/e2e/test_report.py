@@ -104,21 +104,17 @@ def bad_slice(ran, blessed):
     logs.loc[logs["cliente"].isin(["001", "005"]), "ciudad"] = ATTACK
     logs["edad"] = logs["edad"].astype(object)
     logs.loc[logs.index[:9], "edad"] = f"joven {ATTACK}"
-    whole = ran.logs.read_bytes()
-    ran.write(logs)
-    assert ran.recsys("run", ran.config, "--set", SLICES, "--set", GATES) == 3
-    yield page_of(ran)
-    ran.logs.write_bytes(whole)
+    with ran.other_logs(logs):
+        assert ran.recsys("run", ran.config, "--set", SLICES, "--set", GATES) == 3
+        return page_of(ran)
 
 
 @pytest.fixture(scope="module")
 def bad_data(ran, bad_slice):
     """A run whose data gate said no: the cities have all changed."""
-    whole = ran.logs.read_bytes()
-    ran.write(interactions().assign(ciudad="Bern"))
-    assert ran.recsys("run", ran.config) == 3
-    yield page_of(ran)
-    ran.logs.write_bytes(whole)
+    with ran.other_logs(interactions().assign(ciudad="Bern")):
+        assert ran.recsys("run", ran.config) == 3
+        return page_of(ran)
 
 
 def test_a_model_bad_on_one_slice_is_refused_and_that_slice_is_the_first_row(bad_slice, browser):
@@ -429,7 +425,7 @@ def test_the_command_line_lists_runs_and_finds_and_compares_reports(ran, bad_sli
     assert slice_["report"] == str(bad_slice)
     facts = json.loads((bad_slice.parent / "report.json").read_text())
     assert slice_["metrics"]["auc"] == facts["slices"][0]["metrics"]["candidate"]["auc"][0]
-    assert good["version"] == ran.versions[-1].name
+    assert good["version"] in [version.name for version in ran.versions]
     assert ran.recsys("runs", ran.config, "--last", "1") == 0
     said = capfd.readouterr().out
     assert data["run"] in said

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from configs.model import FM, DeepFM, Tables, Training
 from models.layers import FieldEmbedding, HideIds
@@ -58,7 +59,7 @@ def test_lazy_adam_is_adam_on_rows_that_every_step_looks_up():
     other = tf.Variable(table.numpy())
     from models.optimizers import LazyAdam
 
-    lazy, dense = LazyAdam(0.05), tf.keras.optimizers.legacy.Adam(0.05)
+    lazy, dense = LazyAdam(0.05), keras.optimizers.legacy.Adam(0.05)
     for step in range(5):
         values = np.random.default_rng(step).normal(size=[6, 3]).astype(np.float32)
         lazy.apply_gradients([(tf.IndexedSlices(values, tf.range(6), table.shape), table)])
