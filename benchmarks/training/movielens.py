@@ -4,14 +4,15 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.movielens import CONFIG, newest
+from benchmarks.movielens import CONFIGS
 from components.trainer import feature_table
-from configs import load_config
+from configs import Config, load_config
 from configs.features import LABEL
 from models.examples import Examples, examples
 from models.loop import Place, Steps
@@ -19,10 +20,19 @@ from models.registry import build_model
 from models.training import Job, Task
 
 
+def settings() -> Config:
+    """Return `configs/movielens.yaml`, its runs where `benchmarks.movielens` has them."""
+    return load_config(CONFIGS / "movielens.yaml", ["runs.folder=../runs/bench-movielens/user_time"])
+
+
+def prepared() -> Path:
+    """Where `prepare` notes the folders of the examples."""
+    return Path(settings().runs_folder) / "prepared.json"
+
+
 def job() -> Job:
-    """Return the training of `configs/movielens.yaml` on what `benchmarks.movielens` has transformed."""
-    config = load_config(CONFIG, ["runs.folder=../runs/bench-movielens/user_time"])
-    artifacts = Path(config.runs_folder) / "artifacts"
+    """Return the training of `configs/movielens.yaml` on the prepared examples."""
+    config, folders = settings(), json.loads(prepared().read_text())
     task = Task(
         config.model,
         config.training,
@@ -30,9 +40,8 @@ def job() -> Job:
         config.raw_columns,
         (config.data.user, config.data.item),
     )
-    graph = str(newest(artifacts / "Transform/transform_graph"))
-    transformed = newest(artifacts / "Transform/transformed_examples")
-    return Job(task, graph, [f"{transformed}/Split-train/*.gz"], [f"{transformed}/Split-eval/*.gz"], "", "")
+    files = {split: [f"{folders['transformed']}/Split-{split}/*.gz"] for split in ("train", "eval")}
+    return Job(task, folders["graph"], files["train"], files["eval"], "", "")
 
 
 def write_arrays(path: str, epochs: int) -> None:
@@ -60,9 +69,9 @@ def main() -> None:
     That is reading, shuffling and all steps, without evaluation.
     """
     if sys.argv[1] == "prepare":
-        from benchmarks.movielens import transform
+        from pipeline.prepare import prepare
 
-        transform("user_time")
+        prepared().write_text(json.dumps(asdict(prepare(settings()))))
         sys.stdout.flush()
         os._exit(0)  # protobuf's messages that outlive their module crash the interpreter at its own end
     if sys.argv[1] == "arrays":
