@@ -8,7 +8,6 @@ an answer changed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import socket
@@ -67,14 +66,13 @@ def unused_port() -> int:
 
 def main(console: Console) -> int:
     """Run it and say what was seen."""
-    from pipeline.catalogue import Catalogue
+    from pipeline.catalogue import Catalogue, newest_version
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     config = load_config(parser.parse_args().config)
-    served = sorted((p for p in Path(config.model_folder).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))[-1]
-    manifest = json.loads((served / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
-    items = Catalogue(manifest["artifacts"]["catalogue"], config).items()
+    served = newest_version(config)
+    items = Catalogue.of(served, config).items()
     columns = {name: cells[:100] for name, cells in items.columns.items()}
     name = config.model_name
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:

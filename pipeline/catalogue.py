@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from configs import Config
+from configs import Config, ConfigError
 from configs.features import RawColumn
 
 
@@ -23,8 +25,22 @@ class Items:
     columns: Mapping[str, list[Any]]
 
 
+def newest_version(config: Config) -> Path:
+    """Return the folder of the newest served version. Raises ConfigError where there is none."""
+    versions = [p for p in Path(config.model_folder).glob("*") if p.name.isdigit()]
+    if not versions:
+        raise ConfigError(f"{config.model_folder}: no version is served; `recsys run {config.path}` pushes one")
+    return max(versions, key=lambda p: int(p.name))
+
+
 class Catalogue:
     """Reads the catalogue at `folder`."""
+
+    @classmethod
+    def of(cls, version: Path, config: Config) -> Catalogue:
+        """Return the catalogue that a served version was pushed with."""
+        manifest = json.loads((version / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
+        return cls(manifest["artifacts"]["catalogue"], config)
 
     def __init__(self, folder: str, config: Config):
         self._folder = folder

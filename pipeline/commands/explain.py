@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,20 +25,16 @@ def explain(
     """
     from rich.console import Console
 
-    from configs import ConfigError, load_config
+    from configs import load_config
     from pipeline.quiet import quiet
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/explain.log") as terminal:
-        versions = [p for p in Path(settings.model_folder).glob("*") if p.name.isdigit()]
-        if not versions:
-            raise ConfigError(f"{settings.model_folder}: no version is served; `recsys run {config}` pushes one")
-        newest = max(versions, key=lambda p: int(p.name))
-        from pipeline.catalogue import Catalogue
+        from pipeline.catalogue import Catalogue, newest_version
         from pipeline.explanation import explain as explained
 
-        manifest = json.loads((newest / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
-        catalogue = Catalogue(manifest["artifacts"]["catalogue"], settings)
+        newest = newest_version(settings)
+        catalogue = Catalogue.of(newest, settings)
         known_user = catalogue.user(user)
         items = catalogue.items()
         known_item: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,20 +29,16 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from configs import ConfigError, load_config
+    from configs import load_config
     from pipeline.quiet import quiet
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
-        from pipeline.catalogue import Catalogue
+        from pipeline.catalogue import Catalogue, newest_version
         from serving.client import connect
 
-        versions = [p for p in Path(settings.model_folder).glob("*") if p.name.isdigit()]
-        if not versions:
-            raise ConfigError(f"{settings.model_folder}: no version is served; `recsys run {config}` pushes one")
-        newest = max(versions, key=lambda p: int(p.name))
-        manifest = json.loads((newest / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
-        catalogue = Catalogue(manifest["artifacts"]["catalogue"], settings)
+        newest = newest_version(settings)
+        catalogue = Catalogue.of(newest, settings)
         known = catalogue.user(user)
         items = catalogue.items()
         with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
