@@ -111,10 +111,9 @@ class Router:
         try:
             return await self._canary(send)
         except UpstreamError:
-            start = time.perf_counter()
             answer = await self._stable(send, STABLE)
             if self.split.route(fresh=True) == route:  # else the canary ended while the request was on its way
-                self.split.count(CANARY, time.perf_counter() - start, None)
+                self.split.failed(CANARY)
             return answer
 
     async def drained(self) -> None:
@@ -133,7 +132,7 @@ class Router:
             answer = await send(label)
         except UpstreamError as refused:
             if refused.code not in _CLIENT_FAULTS:
-                self.split.count(STABLE, time.perf_counter() - start, None)
+                self.split.failed(STABLE)
             raise
         self.split.count(STABLE, time.perf_counter() - start, answer.scores())
         return answer
@@ -142,7 +141,7 @@ class Router:
         try:
             await self._canary(send, shadow=True)
         except UpstreamError:
-            self.split.count(CANARY, 0.0, None, shadow=True)
+            self.split.failed(CANARY, shadow=True)
 
 
 # gRPC

@@ -142,16 +142,20 @@ class Split:
         """The labels that the release gives out; empty before the first promotion."""
         return self._release.standing().labels
 
-    def count(self, arm: str, seconds: float, scores: Iterable[float] | None, shadow: bool = False) -> None:
-        """Enter one request into an arm's account; `scores` is None where it failed through the server's fault."""
+    def count(self, arm: str, seconds: float, scores: Iterable[float], shadow: bool = False) -> None:
+        """Enter an answered request into an arm's account."""
         account = self._arms[arm]
         account.requests += 1
         account.shadows += shadow
-        if scores is None:
-            account.errors += 1
-            return
         account.latencies.append(seconds)
         account.scores.extend(scores)
+
+    def failed(self, arm: str, shadow: bool = False) -> None:
+        """Enter a request that failed through the server's fault."""
+        account = self._arms[arm]
+        account.requests += 1
+        account.shadows += shadow
+        account.errors += 1
 
     def shown(self, user: str, items: Iterable[str]) -> None:
         """Note that these items were put before the user, for the click-through rate."""
