@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from models.rows import rows_of
 from transforms.transformed import PADDING, TransformedFeature
 
 _DEAD = 0  # row of no feature: what fills the rows of several-valued features looks it up
@@ -104,7 +105,7 @@ class FieldEmbedding(keras.layers.Layer):
         for own in self._variables:
             features = [f for f in self._features if str(self._own_dim(f)) == own]
             ids = [self._row_ids(f, inputs[f.name]) for f in features]
-            rows = tf.nn.embedding_lookup(self._variables[own], tf.concat(ids, axis=1))
+            rows = rows_of(self._variables[own], tf.concat(ids, axis=1))
             pieces = tf.split(rows, [self._lookups(f, i) for f, i in zip(features, ids, strict=True)], axis=1)
             for f, piece in zip(features, pieces, strict=True):
                 field = self._composed(f, inputs[f.name], piece)
@@ -131,10 +132,10 @@ class FieldEmbedding(keras.layers.Layer):
         ids = tf.maximum(ids, 0)
         if n := f.quotient_remainder:
             quotients, remainders = table.start + ids // n, table.start + f.rows - n + ids % n
-            rows = tf.nn.embedding_lookup(table.variable, tf.stack([quotients, remainders]))
+            rows = rows_of(table.variable, tf.stack([quotients, remainders]))
             rows = rows[0] * (1.0 + rows[1])
         else:
-            rows = tf.nn.embedding_lookup(table.variable, ids + table.start)
+            rows = rows_of(table.variable, ids + table.start)
         if name in self._projections:
             rows = tf.matmul(rows, self._projections[name])
         if f.cold in ("zero", "content") and f.oov:

@@ -15,7 +15,9 @@ import tf_keras as keras
 
 from configs.model import Training
 from models.examples import Batch, Examples
+from models.exchange import summed
 from models.optimizers import dense_optimizer, table_optimizer
+from models.rows import rows_once
 from models.tally import Tally, figures
 
 EVAL_BATCH = 8192
@@ -124,9 +126,14 @@ class Steps:
         variables = [*self.tables, *self.dense]
         found = [(g, v) for g, v in zip(tape.gradient(total, variables), variables, strict=True) if g is not None]
         gradients = [g for g, _ in found]
-        if self._strategy.num_replicas_in_sync > 1 and not self._served:
-            # Sums are added up and divided once, so that it does not matter how the batch was dealt out.
-            gradients, count = _summed(context, gradients, count)
+        # Sums are added up and divided once, so that it does not matter how the batch was dealt out.
+        replicas = self._strategy.num_replicas_in_sync
+        if self._place.count > 1:
+            *gradients, count = summed([*gradients, count], replicas)
+        else:
+            if replicas > 1 and not self._served:
+                *gradients, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, count])
+            gradients = rows_once(gradients)
         scale = 1.0 / tf.maximum(count, 1.0)
         of_tables = {v.ref() for v in self.tables}
         scaled = [(_scaled(g, scale), v) for g, (_, v) in zip(gradients, found, strict=True)]
@@ -168,14 +175,6 @@ class Steps:
         self._examples.assign(0)
         self._waited.assign(0.0)
         return taken
-
-
-def _summed(context, gradients: list[Any], count: tf.Tensor) -> tuple[list[Any], tf.Tensor]:
-    """Return gradients and the number of examples, added up over all replicas: the dense ones all at once."""
-    summed = tf.distribute.ReduceOp.SUM
-    *dense, count = context.all_reduce(summed, [*(g for g in gradients if isinstance(g, tf.Tensor)), count])
-    queue = iter(dense)
-    return [next(queue) if isinstance(g, tf.Tensor) else context.all_reduce(summed, g) for g in gradients], count
 
 
 def _scaled(gradient: tf.Tensor | tf.IndexedSlices, scale: tf.Tensor) -> tf.Tensor | tf.IndexedSlices:

@@ -1,7 +1,6 @@
 """Optimizers whose step costs what a batch looked up, not what a table holds.
 
-All are legacy Keras optimizers: their updates of dense weights are single kernels, they know sharded variables, and a
-sparse gradient comes to them with each row once.
+All are legacy Keras optimizers: their updates of dense weights are single kernels, and they know sharded variables.
 """
 
 from __future__ import annotations
@@ -10,35 +9,47 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import Tables, Training
+from models.rows import put_rows, rows_of
 
 
-# Not Keras' own helpers: those read the whole variable back.
-def _put(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Operation:
-    return tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=rows, updates=values)
+class _RowsOnce(keras.optimizers.legacy.Optimizer):
+    """For gradients that have each row once, as `rows_once` makes them: not looked for again, table by table."""
+
+    def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices, **kwargs):
+        return self._resource_apply_sparse(grad, handle, indices, **kwargs)
 
 
-def _add(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Operation:
-    return tf.raw_ops.ResourceScatterAdd(resource=variable.handle, indices=rows, updates=values)
-
-
-class LazyAdam(keras.optimizers.legacy.Adam):
+class LazyAdam(_RowsOnce, keras.optimizers.legacy.Adam):
     """Adam (Kingma and Ba 2015) that moves a row and its moments only when the row was looked up.
 
     Keras' own decays the moments of every row at each step. Bias correction is by the steps of the whole training.
+    A row's two moments lie beside one another, so that both are read at once: [rows, 2 * dim].
     """
+
+    def _create_slots(self, var_list) -> None:
+        for var in var_list:
+            self.add_slot(var, "moments", shape=[var.shape[0], 2 * var.shape[1]])
 
     def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
         c = (apply_state or {}).get((var.device, var.dtype.base_dtype)) or self._fallback_apply_state(
             var.device, var.dtype.base_dtype
         )
-        m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
-        m_rows = tf.gather(m, indices) * c["beta_1_t"] + grad * c["one_minus_beta_1_t"]
-        v_rows = tf.gather(v, indices) * c["beta_2_t"] + tf.square(grad) * c["one_minus_beta_2_t"]
-        step = c["lr"] * m_rows / (tf.sqrt(v_rows) + c["epsilon"])
-        return tf.group(_put(m, indices, m_rows), _put(v, indices, v_rows), _add(var, indices, -step))
+        moments = self.get_slot(var, "moments")
+        m, v = tf.split(rows_of(moments, indices), 2, axis=1)
+        m = m * c["beta_1_t"] + grad * c["one_minus_beta_1_t"]
+        v = v * c["beta_2_t"] + tf.square(grad) * c["one_minus_beta_2_t"]
+        rows = rows_of(var, indices) - c["lr"] * m / (tf.sqrt(v) + c["epsilon"])
+        return tf.group(put_rows(moments, indices, tf.concat([m, v], axis=1)), put_rows(var, indices, rows))
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        raise TypeError(f"{var.name}: the gradient of a table must be sparse")
 
 
-class RowwiseAdagrad(keras.optimizers.legacy.Optimizer):
+class Adagrad(_RowsOnce, keras.optimizers.legacy.Adagrad):
+    """Adagrad (Duchi et al. 2011)."""
+
+
+class RowwiseAdagrad(_RowsOnce):
     """Adagrad (Duchi et al. 2011) with one accumulator a row: the mean square of its gradients (Gupta et al. 2020)."""
 
     def __init__(
@@ -56,9 +67,10 @@ class RowwiseAdagrad(keras.optimizers.legacy.Optimizer):
 
     def _resource_apply_sparse(self, grad, var, indices, apply_state=None):
         accumulator = self.get_slot(var, "accumulator")
-        rows = tf.gather(accumulator, indices) + tf.reduce_mean(tf.square(grad), axis=1, keepdims=True)
-        step = self._decayed_lr(var.dtype.base_dtype) * grad / (tf.sqrt(rows) + self._epsilon)
-        return tf.group(_put(accumulator, indices, rows), _add(var, indices, -step))
+        squares = rows_of(accumulator, indices) + tf.reduce_mean(tf.square(grad), axis=1, keepdims=True)
+        step = self._decayed_lr(var.dtype.base_dtype) * grad / (tf.sqrt(squares) + self._epsilon)
+        rows = rows_of(var, indices) - step
+        return tf.group(put_rows(accumulator, indices, squares), put_rows(var, indices, rows))
 
     def _resource_apply_dense(self, grad, var, apply_state=None):
         raise TypeError(f"{var.name}: the gradient of a table must be sparse")
@@ -83,7 +95,7 @@ def table_optimizer(config: Tables, learning_rate: float) -> keras.optimizers.le
     """Return the optimizer of embedding tables; `learning_rate` stands in where they have none of their own."""
     rate = config.learning_rate or learning_rate
     if config.optimizer == "adagrad":
-        return keras.optimizers.legacy.Adagrad(rate, _INITIAL)
+        return Adagrad(rate, _INITIAL)
     if config.optimizer == "rowwise_adagrad":
         return RowwiseAdagrad(rate, _INITIAL)
     return LazyAdam(rate)
@@ -94,7 +106,7 @@ def rows_seen(optimizer: keras.optimizers.legacy.Optimizer, table: tf.Variable, 
     adam = isinstance(optimizer, LazyAdam)
     first = seen = 0
     for shard in getattr(table, "variables", [table]):
-        slot = optimizer.get_slot(shard, "v" if adam else "accumulator")
+        slot = optimizer.get_slot(shard, "moments" if adam else "accumulator")
         here = slot[max(start - first, 0) : max(start + rows - first, 0)]
         seen += int(tf.math.count_nonzero(tf.reduce_max(here, axis=1) > (0.0 if adam else _INITIAL)))
         first += int(shard.shape[0])

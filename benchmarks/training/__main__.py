@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from models.workers import LARGE_PAGES, Role, run_workers
@@ -60,8 +61,8 @@ def in_turns(measurements: dict[str, Callable[[], dict]]) -> dict[str, dict]:
     return best
 
 
-def workers(count: int) -> dict:
-    """Return the examples/s of some workers together, each held to one thread."""
+def workers(count: int, exponent: float) -> dict:
+    """Return the examples/s of some workers together, each held to one thread and core."""
     found: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
 
@@ -70,7 +71,7 @@ def workers(count: int) -> dict:
                 found.append(max(json.loads(line)["examples_per_second"]))
 
         run_workers(
-            [sys.executable, "-m", "benchmarks.training.worker", SECONDS],
+            [sys.executable, "-m", "benchmarks.training.worker", str(exponent), SECONDS],
             [Role("worker", index) for index in range(count)],
             folder,
             0,
@@ -130,10 +131,16 @@ def main() -> None:
     if python:
         result["vs_pytorch"] = round(speed[0] / speed[1], 2)
 
-    print("\nDeepFM as above, 100,000 ids a table, 2,048 examples a worker and step, each worker one thread")
-    counts = in_turns({"1 worker": lambda: workers(1), "2 workers": lambda: workers(2)})
-    speed = [found["examples_per_second"] for found in counts.values()]
-    result["two_workers"] = round(speed[1] / speed[0], 2)
+    print(
+        "\nDeepFM as above, 100,000 ids a table, 2,048 examples a worker and step, each worker one thread on one core"
+    )
+    for name, ids, exponent in (
+        ("two_workers", "ids as in logs (Zipf, exponent 1)", 1.0),
+        ("two_workers_uniform", "uniform ids", 0.0),
+    ):
+        counts = in_turns({f"{ids}, workers: {n}": partial(workers, n, exponent) for n in (1, 2)})
+        speed = [found["examples_per_second"] for found in counts.values()]
+        result[name] = round(speed[1] / speed[0], 2)
     print(json.dumps(result))
 
 

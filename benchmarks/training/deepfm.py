@@ -23,10 +23,17 @@ _BATCHES = 200
 _WINDOWS = 5
 
 
-def batches(vocabulary: int, batch: int = BATCH, seed: int = 0) -> tf.data.Dataset:
-    """Return endless batches; every id is drawn as often as any other, the hardest case for memory."""
+def batches(vocabulary: int, batch: int = BATCH, seed: int = 0, exponent: float = 0.0) -> tf.data.Dataset:
+    """Return endless batches; the k-th most frequent id is drawn in proportion to k^-exponent (Zipf).
+
+    With exponent 0 every id is drawn as often as any other, the hardest case for memory. Ids in logs are near 1.
+    """
     random = np.random.default_rng(seed)
-    ids = [tf.constant(random.integers(0, vocabulary, [_BATCHES, batch])) for _ in range(TABLES)]
+    share = np.cumsum(np.arange(1, vocabulary + 1, dtype=np.float64) ** -exponent)
+    # Where frequent ids lie is the same for all workers.
+    place = np.random.default_rng(0).permutation(vocabulary)
+    drawn = (np.searchsorted(share, random.random([_BATCHES, batch]) * share[-1]) for _ in range(TABLES))
+    ids = [tf.constant(place[rank]) for rank in drawn]
     labels = tf.constant(random.integers(0, 2, [_BATCHES, batch]).astype(np.float32))
 
     def take(step):

@@ -1,4 +1,7 @@
-"""One worker of the benchmark, held to one thread: `python -m benchmarks.training.worker SECONDS`, with TF_CONFIG."""
+"""One worker of the benchmark, held to one thread on one core, with TF_CONFIG.
+
+`python -m benchmarks.training.worker EXPONENT SECONDS` prints its examples/s; ids are drawn as `batches` says.
+"""
 
 import json
 import os
@@ -20,12 +23,15 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     told = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    exponent, seconds = float(sys.argv[1]), float(sys.argv[2])
     count, index = len(told.get("cluster", {}).get("worker", [0])), told.get("task", {}).get("index", 0)
+    # What it sends and receives is done by threads of its own: with a core they have no more than the one worker has.
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})
     place = Place(index, count, tf.distribute.MultiWorkerMirroredStrategy()) if count > 1 else Place()
     steps = steps_on(VOCABULARY, "adam", place, BATCH_A_WORKER * count)
     # All take as many steps: the slowest says how many there is time for.
-    data = batches(VOCABULARY, BATCH_A_WORKER, seed=index)
-    found = speeds(steps, data, float(sys.argv[1]), BATCH_A_WORKER, lambda n: -place.largest(-n))
+    data = batches(VOCABULARY, BATCH_A_WORKER, index, exponent)
+    found = speeds(steps, data, seconds, BATCH_A_WORKER, lambda n: -place.largest(-n))
     print(json.dumps({"examples_per_second": found}), flush=True)
     os._exit(0)
 

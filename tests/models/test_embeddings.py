@@ -8,8 +8,9 @@ import tf_keras as keras
 from configs.model import FM, DeepFM, Tables, Training
 from models.layers import FieldEmbedding, HideIds
 from models.loop import Place, Steps
-from models.optimizers import rows_seen
+from models.optimizers import LazyAdam, RowwiseAdagrad, rows_seen
 from models.registry import build_model
+from models.rows import put_rows, rows_of, rows_once
 from transforms.transformed import PADDING, TransformedFeature
 
 USER = TransformedFeature("user", "user", 1000, oov=(990, 1000), hideable=True)
@@ -40,7 +41,7 @@ def test_a_step_touches_the_rows_it_looked_up_and_no_other(optimizer):
     steps = Steps(lambda: build_model(model, [USER, ITEM, TAGS]), config, batch(0), Place())
     (layer,) = [layer for layer in steps.model.submodules if isinstance(layer, FieldEmbedding) and layer._dim == 4]
     (rows,) = {t.variable.ref(): t.variable for t in layer.tables.values()}.values()
-    slots = [v for v in steps.table_optimizer.variables() if v.shape[:1] == rows.shape[:1] and v.shape[-1] in (1, 4)]
+    slots = [v for v in steps.table_optimizer.variables() if v.shape[:1] == rows.shape[:1]]
     before, before_slots = rows.numpy(), [v.numpy() for v in slots]
     data = tf.data.Dataset.from_tensors(batch(3)).repeat()
     steps.run(iter(data), tf.constant(2))
@@ -57,8 +58,6 @@ def test_a_step_touches_the_rows_it_looked_up_and_no_other(optimizer):
 def test_lazy_adam_is_adam_on_rows_that_every_step_looks_up():
     table = tf.Variable(np.random.default_rng(1).normal(size=[6, 3]).astype(np.float32))
     other = tf.Variable(table.numpy())
-    from models.optimizers import LazyAdam
-
     lazy, dense = LazyAdam(0.05), keras.optimizers.legacy.Adam(0.05)
     for step in range(5):
         values = np.random.default_rng(step).normal(size=[6, 3]).astype(np.float32)
@@ -68,20 +67,55 @@ def test_lazy_adam_is_adam_on_rows_that_every_step_looks_up():
 
 
 def test_rowwise_adagrad_follows_its_formula():
-    from models.optimizers import RowwiseAdagrad
-
     rng = np.random.default_rng(2)
     table = tf.Variable(rng.normal(size=[5, 4]).astype(np.float32))
     expected, accumulator = table.numpy().astype(np.float64), np.full(5, 0.1)
     optimizer = RowwiseAdagrad(0.3)
     for _ in range(3):
         ids, values = rng.integers(0, 5, 7), rng.normal(size=[7, 4]).astype(np.float32)
-        optimizer.apply_gradients([(tf.IndexedSlices(values, ids, table.shape), table)])
+        (once,) = rows_once([tf.IndexedSlices(values, ids, table.shape)])
+        optimizer.apply_gradients([(once, table)])
         for row in set(ids):
             gradient = values[ids == row].sum(axis=0)
             accumulator[row] += np.mean(gradient**2)
             expected[row] -= 0.3 * gradient / (np.sqrt(accumulator[row]) + 1e-7)
     np.testing.assert_allclose(table.numpy(), expected, rtol=1e-4)
+
+
+def test_a_strategy_reads_and_writes_the_rows_asked_for_and_not_the_table():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        table = tf.Variable(np.arange(12, dtype=np.float32).reshape(6, 2))
+    assert isinstance(table, tf.distribute.DistributedValues)
+
+    @tf.function
+    def negate(ids):
+        strategy.run(lambda: put_rows(table, ids, -rows_of(table, ids)))
+
+    ids = tf.constant([4, 1], tf.int64)
+    negate(ids)
+    np.testing.assert_array_equal(table.numpy()[:, 1], [1, -3, 5, 7, -9, 11])
+    assert "ReadVariableOp" not in {op.type for op in negate.get_concrete_function(ids).graph.get_operations()}
+    np.testing.assert_array_equal(rows_of(table, ids).numpy(), [[-8, -9], [-2, -3]])
+
+
+def test_tables_looked_up_with_the_same_ids_share_one_search():
+    """Whether in one tensor or in two that a graph computes alike; others, and eager ones, are apart."""
+    rng = np.random.default_rng(3)
+    ids, values = rng.integers(0, 9, 30), [rng.normal(size=[30, dim]).astype(np.float32) for dim in (1, 4, 2, 3)]
+
+    @tf.function
+    def once(ids):
+        asked = [ids + 2, ids + 2, ids + 3, ids + tf.random.uniform([30], 0, 2, tf.int64)]
+        found = rows_once([tf.IndexedSlices(v, i) for v, i in zip(values, asked, strict=True)])
+        assert found[0].indices is found[1].indices
+        assert len({id(f.indices) for f in found}) == 3
+        return [(f.indices, f.values) for f in found]
+
+    for (rows, added), given, start in zip(once(tf.constant(ids)), values[:3], (2, 2, 3), strict=False):
+        assert sorted(rows.numpy()) == sorted(set(ids + start))
+        for row, total in zip(rows.numpy(), added.numpy(), strict=True):
+            np.testing.assert_allclose(total, given[ids + start == row].sum(axis=0), rtol=1e-4, atol=1e-5)
 
 
 def embed(features, inputs, dim=4, **how):

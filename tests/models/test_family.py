@@ -29,6 +29,12 @@ CONFIGS = {
     "dien": DIEN(type="dien", activation="prelu", **DEEP),
     "two_tower": TwoTower(type="two_tower", output_dim=3, top_k=5, **DEEP),
 }
+FALLBACK = Fallback(
+    type="fallback",
+    known=DeepFM(type="deepfm", **{**DEEP, "dropout": 0.0}),
+    content=FM(type="fm", embedding_dim=4),
+    share=0.3,
+)
 SEQUENCES = {"recent", "zips"}
 
 
@@ -242,7 +248,7 @@ def trained(sample, tmp_path_factory):
         if name not in made:
             keras.utils.set_random_seed(1)
             features = [f for f in sample.features if f.name in used]
-            model = build_model(CONFIGS[name], features)
+            model = build_model(FALLBACK if name == "fallback" else CONFIGS[name], features)
             loss = keras.losses.BinaryCrossentropy(from_logits=True)
             model.compile(keras.optimizers.Adam(0.02), loss, run_eagerly=True)
             data = examples([sample.files], features, 64, shuffle_seed=1)
@@ -257,7 +263,7 @@ def trained(sample, tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", [*CONFIGS, "fallback"])
 def test_it_learns_and_answers_alike_eager_traced_exported_and_loaded(sample, batch, trained, name):
     model, features, losses, folder = trained(name)
     assert losses[-1] < losses[0]
@@ -335,14 +341,8 @@ def test_a_server_retrieves_over_grpc_and_rest(sample, trained, tmp_path):
 
 
 def test_unknown_ids_are_left_to_the_content_model(sample, batch):
-    config = Fallback(
-        type="fallback",
-        known=DeepFM(type="deepfm", **{**DEEP, "dropout": 0.0}),
-        content=FM(type="fm", embedding_dim=4),
-        share=0.3,
-    )
     features = known(sample.features)
-    model, inputs = randomized(config, features, batch[0], rows=120)
+    model, inputs = randomized(FALLBACK, features, batch[0], rows=120)
     content = model._content({f.name: inputs[f.name] for f in features if not f.hideable}).numpy()
     both = model._known(inputs).numpy()
     unknown = np.zeros(120, bool)

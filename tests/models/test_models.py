@@ -95,7 +95,7 @@ def test_logits_follow_the_formula(sample, batch, name):
         for layer in layers:
             hidden = np.maximum(hidden @ layer.kernel.numpy() + layer.bias.numpy(), 0)
         expected = expected + (hidden @ last.kernel.numpy())[:, 0]
-    np.testing.assert_allclose(model(inputs, training=False).numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model(inputs, training=False).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_item_mean_counts_and_smooths(sample, batch, run):

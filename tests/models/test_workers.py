@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
-from configs.model import FM
+from configs.model import DIN, FM
 from models.training import run_job
 from models.workers import Role, WorkersFailedError, roles, run_workers
 from tests.conftest import serialized
@@ -64,6 +65,90 @@ def test_two_workers_one_of_them_killed_agree_with_one(sample, uneven, alone, tm
     assert os.listdir(job.log_folder).count("state") == 0
     assert set(os.listdir(tmp_path)) == {"model", "logs"}
     assert not worker_processes(job)
+
+
+def test_steps_of_every_size_in_one_go(sample, tmp_path):
+    """Both run out of examples at once, so that a smaller step of equal size for both follows a full one."""
+    write_examples(sample, tmp_path / "examples", [150, 150])
+    job = make_job(sample, tmp_path, tmp_path / "examples", batch=200, epochs=2, workers=2, threads=1, restarts=0,
+                   learning_rate=0.01)  # fmt: skip
+    history, _ = run(job)
+    assert history["epochs"][0]["train_logloss"] > history["epochs"][1]["train_logloss"]
+    assert scores(sample, job).shape == (100,)
+
+
+def test_layers_with_statistics_of_the_batch_learn_from_all_workers(sample, tmp_path):
+    """Each worker's part of a batch moves its own means; what is exported are theirs all together."""
+    write_examples(sample, tmp_path / "examples", [200, 200])
+    din = DIN(type="din", embedding_dim=4, hidden=[8], attention=[4], activation="dice", dropout=0.0)
+    job = make_job(sample, tmp_path, tmp_path / "examples", din, batch=100, epochs=3, workers=2, threads=1, restarts=0,
+                   learning_rate=0.01)  # fmt: skip
+    history, _ = run(job)
+    losses = [epoch["train_logloss"] for epoch in history["epochs"]]
+    assert losses[-1] < losses[0]
+    loaded = tf.saved_model.load(job.model_folder)
+    served = loaded.signatures["serve_examples"]
+    means = [v.numpy() for v in served.variables if "moving_mean" in v.name]
+    assert means
+    assert all(np.abs(mean).max() > 0 for mean in means)
+    answers = served(inputs=tf.constant(serialized(sample, sample.rows)))["outputs"].numpy().ravel()
+    auc = keras.metrics.AUC(num_thresholds=5000)([row["label"][0] for row in sample.rows], answers)
+    assert float(auc) == pytest.approx(history["eval_auc"], abs=2e-3)
+
+
+_EXCHANGE = """
+import tensorflow as tf, numpy as np
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+from models.exchange import summed
+me = json.loads(os.environ['TF_CONFIG'])['task']['index']
+
+def made(worker, step):  # of three tables, two of which are looked up with the same ids, and two dense weights
+    random = np.random.default_rng([worker, step])
+    sizes = [(40, 9), (5, 9), (5, 0), (0, 0), (0, 1)], [(40, 7), (40, 7), (3, 9000), (0, 0), (12, 5)]
+    n, m = sizes[worker][step]
+    ids, others = random.integers(0, 20, n), random.integers(0, 2**31 - 1, m)
+    values = [random.normal(size=shape).astype(np.float32) for shape in ((n, 1), (n, 4), (m, 3), (5, 2), ())]
+    return ids, others, values
+
+def as_dense(ids, values):
+    rows = {}
+    for i, row in zip(ids, values): rows[int(i)] = rows.get(int(i), 0) + row
+    return rows
+
+@tf.function(reduce_retracing=True)
+def step(ids, others, values):
+    slices = [tf.IndexedSlices(v, i) for v, i in zip(values, (ids, ids, others))]
+    got = strategy.run(lambda: summed([slices[0], values[3], *slices[1:], values[4]], 2))
+    return got
+
+for at in range(5):
+    ids, others, values = made(me, at)
+    spec = [tf.ensure_shape(tf.constant(v), v.shape) for v in values]
+    a, dense, b, c, scalar = step(tf.constant(ids), tf.constant(others), spec)
+    both = [made(worker, at) for worker in range(2)]
+    for got, table, which in ((a, 0, 0), (b, 1, 0), (c, 2, 1)):
+        wanted = as_dense(np.concatenate([w[which] for w in both]), np.concatenate([w[2][table] for w in both]))
+        found = dict(zip(got.indices.numpy().tolist(), got.values.numpy()))
+        assert len(found) == got.indices.shape[0], 'rows come once'
+        assert found.keys() == wanted.keys()
+        for row in wanted: np.testing.assert_allclose(found[row], wanted[row], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dense, both[0][2][3] + both[1][2][3], rtol=1e-6)
+    np.testing.assert_allclose(scalar, both[0][2][4] + both[1][2][4], rtol=1e-6)
+say('agreed', 5)
+sys.stdout.flush()
+time.sleep(1)
+os._exit(0)
+"""
+
+
+def test_gradients_are_added_up_over_workers_whatever_rows_each_has(tmp_path):
+    said: list[str] = []
+    printed: list[str] = []
+    run_workers(
+        in_python(_EXCHANGE), roles("multi_worker_mirrored", 2, 1), str(tmp_path), 0, said.append,
+        lambda worker, line: printed.append(line),
+    )  # fmt: skip
+    assert said == ["agreed"], "\n".join(printed[-20:])
 
 
 def test_tables_are_cut_over_parameter_servers(sample, tmp_path):
