@@ -28,11 +28,11 @@ from components.examples import read_batches
 from components.ingest.component import COUNTS_FILE
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.versions import artifacts_of, manifest_of, manifest_path, versions
 from configs import Config, digest
 from configs.features import RawColumn
 from transforms.raw import default_values
 
-MANIFEST_FILE = "manifest.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
 _RANKED_ITEMS = 100
 
@@ -56,7 +56,7 @@ def push(model: str, folder: str, manifest: Mapping[str, Any], warmup: list[pred
                 writer.write(log.SerializeToString())
         version = max([int(time.time()), *(v + 1 for v in versions(base))])
         text = json.dumps({"version": version, **manifest}, indent=1, sort_keys=True)
-        (extra / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        manifest_path(partial).write_text(text, encoding="utf-8")
         for path in partial.rglob("*"):
             if path.is_file():
                 _sync(path)
@@ -69,35 +69,20 @@ def push(model: str, folder: str, manifest: Mapping[str, Any], warmup: list[pred
     return str(final)
 
 
-def versions(folder: str | Path) -> list[int]:
-    """Return the versions in a model folder, oldest first."""
-    path = Path(folder)
-    return sorted(int(p.name) for p in path.iterdir() if p.name.isdigit() and p.is_dir()) if path.is_dir() else []
-
-
 def newer_span(folder: str | Path, span: int) -> tuple[str, int] | None:
     """Return path and span of the newest version where it is of a later span than `span`."""
-    for version in reversed(versions(folder)):
-        path = Path(folder) / str(version)
-        try:
-            found = json.loads((path / "assets.extra" / MANIFEST_FILE).read_text(encoding="utf-8"))["span"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a version that somebody else put there
-        return (str(path), found) if isinstance(found, int) and found > span > 0 else None
+    for version in reversed(versions(folder).values()):
+        manifest = manifest_of(version)
+        if "span" in manifest:  # else somebody else put it there
+            found = manifest["span"]
+            return (str(version), found) if isinstance(found, int) and found > span > 0 else None
     return None
 
 
 def version_of(folder: str | Path, model: str) -> str | None:
     """Return the path of the newest version that was pushed from the model artifact at `model`, if any."""
-    for version in reversed(versions(folder)):
-        manifest = Path(folder) / str(version) / "assets.extra" / MANIFEST_FILE
-        try:
-            pushed = json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]["model"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a version that somebody else put there
-        if pushed == model:
-            return str(manifest.parent.parent)
-    return None
+    newest_first = reversed(versions(folder).values())
+    return next((str(version) for version in newest_first if artifacts_of(version).get("model") == model), None)
 
 
 def remove_unfinished(base: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from components.versions import artifacts_of, manifest_path, versions
 from configs import Config, ConfigError
 from configs.features import RawColumn
 
@@ -27,10 +27,9 @@ class Items:
 
 def newest_version(config: Config) -> Path:
     """Return the folder of the newest served version. Raises ConfigError where there is none."""
-    versions = [p for p in Path(config.model_folder).glob("*") if p.name.isdigit()]
-    if not versions:
+    if not (there := versions(config.model_folder)):
         raise ConfigError(f"{config.model_folder}: no version is served; `recsys run {config.path}` pushes one")
-    return max(versions, key=lambda p: int(p.name))
+    return there[max(there)]
 
 
 class Catalogue:
@@ -38,9 +37,11 @@ class Catalogue:
 
     @classmethod
     def of(cls, version: Path, config: Config) -> Catalogue:
-        """Return the catalogue that a served version was pushed with."""
-        manifest = json.loads((version / "assets.extra" / "manifest.json").read_text(encoding="utf-8"))
-        return cls(manifest["artifacts"]["catalogue"], config)
+        """Return the catalogue that a served version was pushed with. Raises ConfigError where it says none."""
+        folder = artifacts_of(version).get("catalogue")
+        if folder is None:
+            raise ConfigError(f"{manifest_path(version)} names no catalogue: this version was not pushed by a run")
+        return cls(folder, config)
 
     def __init__(self, folder: str, config: Config):
         self._folder = folder

@@ -6,7 +6,6 @@ and what the next run is compared with. The pages of runs stay, as does everythi
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -18,7 +17,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
 from components.artifacts import SPAN, VERDICT
-from components.pusher import MANIFEST_FILE, versions
+from components.versions import artifacts_of, versions
 from configs import Config
 from pipeline.graph import ALWAYS_RUN
 from pipeline.nodes import Graph, State
@@ -106,17 +105,11 @@ def _run(store, graph: Graph, context: int, name: str) -> Run:
 def _served(config: Config, artifacts: dict[int, metadata_store_pb2.Artifact]) -> set[int]:
     """Return what the newest version and those with a label were made of."""
     there = versions(config.model_folder)
-    wanted = set(there[-1:])
+    wanted = {*list(there)[-1:]}
     if os.path.exists(config.release_file):
         standing = Release.of(config).standing()
         wanted |= {*standing.labels.values(), *standing.versions}
-    uris: set[str] = set()
-    for version in wanted & set(there):
-        manifest = Path(config.model_folder) / str(version) / "assets.extra" / MANIFEST_FILE
-        try:
-            uris |= set(json.loads(manifest.read_text(encoding="utf-8"))["artifacts"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            continue  # a version that somebody else put there
+    uris = {uri for version in wanted & there.keys() for uri in artifacts_of(there[version]).values()}
     return {id_ for id_, artifact in artifacts.items() if artifact.uri in uris}
 
 

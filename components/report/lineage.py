@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable.mlmd import event_lib
 
 from components.artifacts import RunReport
-from components.pusher import MANIFEST_FILE, versions
+from components.versions import manifest_of, versions
 
 REPORT_JSON = "report.json"
 _LIBRARIES = (
@@ -79,13 +79,9 @@ def previous_report(store: Any, run: str) -> str | None:
 
 def served(folder: str) -> dict[str, Any] | None:
     """Return the manifest of the newest version in a model folder, and where it lies."""
-    for version in reversed(versions(folder)):
-        path = os.path.join(folder, str(version))
-        try:
-            with open(os.path.join(path, "assets.extra", MANIFEST_FILE), encoding="utf-8") as stream:
-                return {**json.load(stream), "path": path}
-        except (OSError, ValueError):
-            continue  # a version that somebody else put there
+    for version in reversed(versions(folder).values()):
+        if manifest := manifest_of(version):
+            return {**manifest, "path": str(version)}
     return None
 
 

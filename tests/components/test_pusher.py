@@ -1,4 +1,4 @@
-import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from components import pusher
+from components.versions import MANIFEST_FILE, manifest_of, versions
 from configs.features import RawColumn
 
 COLUMNS = {
@@ -27,25 +28,21 @@ def model(tmp_path):
     return str(folder)
 
 
-def manifest_of(path):
-    return json.loads(open(f"{path}/assets.extra/{pusher.MANIFEST_FILE}").read())
-
-
 def test_a_version_appears_whole_in_one_rename(model, tmp_path, monkeypatch):
     seen = []
     rename = pusher.Path.rename
 
     def watched(self, target):
-        seen.append((self.name, sorted(p.name for p in self.rglob("*") if p.is_file()), pusher.versions(self.parent)))
+        seen.append((self.name, sorted(p.name for p in self.rglob("*") if p.is_file()), [*versions(self.parent)]))
         return rename(self, target)
 
     monkeypatch.setattr(pusher.Path, "rename", watched)
     path = pusher.push(model, str(tmp_path / "served"), {"run": "r"}, [])
     ((name, files, before),) = seen
     assert name.startswith(".partial-")
-    assert files == ["data", pusher.MANIFEST_FILE, "saved_model.pb", pusher.WARMUP_FILE]
+    assert files == ["data", MANIFEST_FILE, "saved_model.pb", pusher.WARMUP_FILE]
     assert before == []
-    assert manifest_of(path) == {"run": "r", "version": int(path.rsplit("/", 1)[-1])}
+    assert manifest_of(Path(path)) == {"run": "r", "version": int(path.rsplit("/", 1)[-1])}
 
 
 def test_versions_only_grow_even_if_the_clock_goes_back(model, tmp_path, monkeypatch):
@@ -54,7 +51,7 @@ def test_versions_only_grow_even_if_the_clock_goes_back(model, tmp_path, monkeyp
     monkeypatch.setattr(pusher.time, "time", lambda: next(times))
     for _ in range(4):
         pusher.push(model, served, {}, [])
-    assert pusher.versions(served) == [1000, 1001, 1002, 2000]
+    assert [*versions(served)] == [1000, 1001, 1002, 2000]
 
 
 def test_a_push_that_fails_leaves_nothing_and_one_that_was_killed_is_cleared(model, tmp_path, monkeypatch):
@@ -83,7 +80,7 @@ def test_versions_with_a_foreign_manifest_are_passed_over(model, tmp_path, manif
     served = tmp_path / "served"
     path = pusher.push(model, str(served), {"artifacts": {"model": "a"}}, [])
     (served / "9999999999" / "assets.extra").mkdir(parents=True)
-    (served / "9999999999" / "assets.extra" / pusher.MANIFEST_FILE).write_text(manifest)
+    (served / "9999999999" / "assets.extra" / MANIFEST_FILE).write_text(manifest)
     assert pusher.version_of(served, "a") == path
 
 
