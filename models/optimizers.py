@@ -12,14 +12,17 @@ from configs.model import Tables, Training
 from models.rows import put_rows, rows_of
 
 
-class _RowsOnce(keras.optimizers.legacy.Optimizer):
-    """For gradients that have each row once, as `rows_once` makes them: not looked for again, table by table."""
+class _OfTables(keras.optimizers.legacy.Optimizer):
+    """For sparse gradients that have each row once, as `rows_once` makes them: not looked for again, table by table."""
 
     def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices, **kwargs):
         return self._resource_apply_sparse(grad, handle, indices, **kwargs)
 
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        raise TypeError(f"{var.name}: the gradient of a table must be sparse")
 
-class LazyAdam(_RowsOnce, keras.optimizers.legacy.Adam):
+
+class LazyAdam(_OfTables, keras.optimizers.legacy.Adam):
     """Adam (Kingma and Ba 2015) that moves a row and its moments only when the row was looked up.
 
     Keras' own decays the moments of every row at each step. Bias correction is by the steps of the whole training.
@@ -41,15 +44,12 @@ class LazyAdam(_RowsOnce, keras.optimizers.legacy.Adam):
         rows = rows_of(var, indices) - c["lr"] * m / (tf.sqrt(v) + c["epsilon"])
         return tf.group(put_rows(moments, indices, tf.concat([m, v], axis=1)), put_rows(var, indices, rows))
 
-    def _resource_apply_dense(self, grad, var, apply_state=None):
-        raise TypeError(f"{var.name}: the gradient of a table must be sparse")
 
-
-class Adagrad(_RowsOnce, keras.optimizers.legacy.Adagrad):
+class Adagrad(_OfTables, keras.optimizers.legacy.Adagrad):
     """Adagrad (Duchi et al. 2011)."""
 
 
-class RowwiseAdagrad(_RowsOnce):
+class RowwiseAdagrad(_OfTables):
     """Adagrad (Duchi et al. 2011) with one accumulator a row: the mean square of its gradients (Gupta et al. 2020)."""
 
     def __init__(
@@ -71,9 +71,6 @@ class RowwiseAdagrad(_RowsOnce):
         step = self._decayed_lr(var.dtype.base_dtype) * grad / (tf.sqrt(squares) + self._epsilon)
         rows = rows_of(var, indices) - step
         return tf.group(put_rows(accumulator, indices, squares), put_rows(var, indices, rows))
-
-    def _resource_apply_dense(self, grad, var, apply_state=None):
-        raise TypeError(f"{var.name}: the gradient of a table must be sparse")
 
     def get_config(self):
         """Return what makes it again."""

@@ -91,10 +91,10 @@ def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
     a, b = one.op, other.op
     return (
         a.type == b.type
+        and a.type != "Placeholder"  # whose value comes from outside: alike by all that follows
         and not a.op_def.is_stateful
         and one.value_index == other.value_index
+        and a.node_def.attr == b.node_def.attr
         and len(a.inputs) == len(b.inputs)
-        and (a is b or a.node_def.attr == b.node_def.attr)
-        and a.type != "Placeholder"
         and all(map(_same, a.inputs, b.inputs))
     )

@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from configs.model import DCN, DIEN, DIN, FM, SVD, DeepFM, Fallback, SVDpp, TwoTower, WideDeep
 from models.dien import next_event_loss
+from models.examples import Examples
 from models.export import export
 from models.layers import Dice, Dropout
 from models.registry import build_model
@@ -251,7 +252,8 @@ def trained(sample, tmp_path_factory):
             model = build_model(FALLBACK if name == "fallback" else CONFIGS[name], features)
             loss = keras.losses.BinaryCrossentropy(from_logits=True)
             model.compile(keras.optimizers.Adam(0.02), loss, run_eagerly=True)
-            data = examples([sample.files], features, 64, shuffle_seed=1)
+            source = Examples([sample.files], features)  # in memory, where the order is the same whatever Beam wrote
+            data = source.batches(64, source.steps(64), seed=1)
             losses = model.fit(data, epochs=4, verbose=0).history["loss"]
             if hasattr(model, "index"):
                 model.index(data)
@@ -269,7 +271,8 @@ def test_it_learns_and_answers_alike_eager_traced_exported_and_loaded(sample, ba
     assert losses[-1] < losses[0]
     inputs = {f.name: batch[0][f.name][:50] for f in features}
     eager = tf.sigmoid(model(inputs)).numpy()
-    assert keras.metrics.AUC(from_logits=True)(batch[1], model(batch[0])) > 0.55
+    assert keras.metrics.AUC()(batch[1][:50], eager) > 0.6
+    assert keras.metrics.AUC(from_logits=True)(batch[1], model(batch[0])) > 0.6
     signatures = tf.saved_model.load(folder).signatures
     rows = sample.rows[:50]
     columns = named(sample, rows)

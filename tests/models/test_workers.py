@@ -86,7 +86,7 @@ def test_layers_with_statistics_of_the_batch_learn_from_all_workers(sample, tmp_
     history, _ = run(job)
     losses = [epoch["train_logloss"] for epoch in history["epochs"]]
     assert losses[-1] < losses[0]
-    loaded = tf.saved_model.load(job.model_folder)
+    loaded = tf.saved_model.load(job.model_folder)  # by name: a signature alone does not keep the variables
     served = loaded.signatures["serve_examples"]
     means = [v.numpy() for v in served.variables if "moving_mean" in v.name]
     assert means
@@ -118,8 +118,7 @@ def as_dense(ids, values):
 @tf.function(reduce_retracing=True)
 def step(ids, others, values):
     slices = [tf.IndexedSlices(v, i) for v, i in zip(values, (ids, ids, others))]
-    got = strategy.run(lambda: summed([slices[0], values[3], *slices[1:], values[4]], 2))
-    return got
+    return strategy.run(lambda: summed([slices[0], values[3], *slices[1:], values[4]], 2))
 
 for at in range(5):
     ids, others, values = made(me, at)
