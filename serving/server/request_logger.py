@@ -177,9 +177,7 @@ class _Sink:
             self._file, self._pause = None, self._first_pause
 
     def _failed(self, error: Exception) -> None:
-        log.warning(
-            "request log under %s: %s; nothing is written there for %g s", self._prefix, error, self._pause
-        )
+        log.warning("request log under %s: %s; nothing is written there for %g s", self._prefix, error, self._pause)
         if self._file is not None:
             self._file.abandon()
             self._file = None
