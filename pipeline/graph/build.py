@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.components import ExampleValidator, StatisticsGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
@@ -30,6 +30,7 @@ from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
+from components.transform.component import ONE_MACHINE, Transform
 from configs import Config
 from configs.data import span_number
 from pipeline.running.store import connection
@@ -73,11 +74,16 @@ def create_pipeline(
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn="transforms.preprocessing.preprocessing_fn",
-        custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
+        custom_config={
+            "features": feature_table(config),
+            "time": config.data.time,
+            "code": _source("transforms", "components/transform"),
+        },
         disable_statistics=True,
+        disable_analyzer_cache=True,  # nothing reads it
     )
-    if config.beam.runner == "FnApiRunner":
-        # As it is by default it would write one file, and training deals out files to workers.
+    if config.beam.runner == ONE_MACHINE:
+        # The default is one file, and training deals out files to workers.
         bundles = max(_TRANSFORMED_FILES, config.training.workers)
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
