@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from components.contest import Data
 from configs import Config
-from pipeline.run import Watcher, run
+from pipeline.running.run import Watcher, run
 
 
 def prepare(config: Config, report: Callable[[str], None] = lambda line: None) -> Data:

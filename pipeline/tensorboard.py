@@ -11,7 +11,7 @@ from configs import Config, ConfigError
 from configs.features import Vocabulary
 from models.projection import PROJECTION_FILE
 from pipeline.catalogue import Catalogue
-from pipeline.nodes import Graph, Outcome
+from pipeline.running.nodes import Graph, Outcome
 
 
 def make_board(config: Config, run: str | None) -> str:

@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from components.trainer import feature_table
 from configs import Config, ConfigError, digest
 from models.training import HISTORY_FILE, Task, train
-from pipeline.nodes import Graph
+from pipeline.running.nodes import Graph
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipeline.quiet import quiet
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.nodes import Outcome
+    from pipeline.running.nodes import Outcome
 
 SKIPPED = 4
 
@@ -49,8 +49,8 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
         screen = _Screen(Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty()))
         screen.console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with screen.waiting("loading TFX"):
-            from pipeline.run import Watcher
-            from pipeline.run import run as run_all
+            from pipeline.running.run import Watcher
+            from pipeline.running.run import run as run_all
 
         watcher = Watcher(screen.started, screen.said, screen.ended, screen.failed, screen.cleaned)
         try:
@@ -91,9 +91,9 @@ def run_node(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", run_id):
         raise ConfigError(f"--run-id {run_id}: expected letters, digits, `_`, `.` and `-`")
     with quiet(None) as terminal:
-        from pipeline.locks import one_node
-        from pipeline.nodes import Graph, State
-        from pipeline.says import as_values, what_it_found, why_refused
+        from pipeline.running.locks import one_node
+        from pipeline.running.nodes import Graph, State
+        from pipeline.running.summaries import as_values, what_it_found, why_refused
 
         graph = Graph(settings)
         if node not in graph.nodes:
@@ -169,7 +169,7 @@ class _Screen:
         from rich.markup import escape
         from rich.table import Table
 
-        from pipeline.nodes import State
+        from pipeline.running.nodes import State
 
         self.stop()
         self.outcomes[outcome.node] = outcome
@@ -209,7 +209,7 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     """Print the metrics of the model and of those it is compared with."""
     from rich.table import Table
 
-    from pipeline.says import counts, verdict
+    from pipeline.running.summaries import counts, verdict
 
     judged = verdict(outcomes["Evaluator"])
     table = Table(
@@ -244,7 +244,7 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     """Print metrics with baselines, the verdict, and where things lie."""
     from rich.markup import escape
 
-    from pipeline.says import verdict
+    from pipeline.running.summaries import verdict
 
     _metrics(console, settings, result.outcomes)
     judged = verdict(result.outcomes["Evaluator"])

@@ -26,7 +26,7 @@ def runs(
     from rich.table import Table
 
     from configs import load_config
-    from pipeline import history
+    from pipeline.running import history
 
     settings = load_config(config, set_ or [])
     known = history.runs(settings, last)
@@ -70,7 +70,7 @@ def report(
 ) -> None:
     """Print where the page of a run is, or make one that compares two runs."""
     from configs import ConfigError, load_config
-    from pipeline import history
+    from pipeline.running import history
 
     settings = load_config(config, set_ or [])
     if any(compare):

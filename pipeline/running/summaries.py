@@ -7,7 +7,7 @@ import os
 from glob import glob
 from typing import Any
 
-from pipeline.nodes import Outcome
+from pipeline.running.nodes import Outcome
 
 _MAX_FINDINGS = 8
 

@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.report import REPORT_TYPE
 from configs import Config, ConfigError
-from pipeline.store import connection, store_exists
+from pipeline.running.store import connection, store_exists
 
 _ARTIFACT, _EXECUTION = metadata_store_pb2.Artifact, metadata_store_pb2.Execution
 

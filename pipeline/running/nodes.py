@@ -24,7 +24,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.artifacts import PUSHED, VERDICT
 from components.refusal import RefusedError
 from configs import Config
-from pipeline.graph import ALWAYS_RUN, create_pipeline
+from pipeline.graph.build import ALWAYS_RUN, create_pipeline
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)

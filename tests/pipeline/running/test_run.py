@@ -6,10 +6,10 @@ import pytest
 
 from components.refusal import RefusedError
 from configs import load_config
-from pipeline import run as run_module
-from pipeline import under_way
-from pipeline.nodes import Outcome, State
-from pipeline.run import Watcher, run
+from pipeline.running import run as run_module
+from pipeline.running import under_way
+from pipeline.running.nodes import Outcome, State
+from pipeline.running.run import Watcher, run
 
 NODES = ["Ingest", "DataGate", "Trainer", "Report"]
 

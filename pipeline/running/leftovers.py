@@ -19,9 +19,9 @@ from tfx.orchestration import metadata
 from components.artifacts import SPAN, VERDICT
 from components.versions import artifacts_of, versions
 from configs import Config
-from pipeline.graph import ALWAYS_RUN
-from pipeline.nodes import Graph, State
-from pipeline.store import connection
+from pipeline.graph.build import ALWAYS_RUN
+from pipeline.running.nodes import Graph, State
+from pipeline.running.store import connection
 from serving.release import Release
 
 _ARTIFACT = metadata_store_pb2.Artifact

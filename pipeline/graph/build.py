@@ -22,17 +22,17 @@ import models
 import transforms
 from components.artifacts import DataBlessing
 from components.data_gate import DataGate
-from components.earlier import LatestAcceptedData, LatestBlessedModel
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
 from components.pusher import Pusher
 from components.report.component import Report
+from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
 from configs import Config
 from configs.data import span_number
-from pipeline.store import connection
+from pipeline.running.store import connection
 
 _TRANSFORMED_FILES = 4  # at least
 
@@ -73,7 +73,12 @@ def create_pipeline(
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn="transforms.preprocessing.preprocessing_fn",
-        custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
+        custom_config={
+            "features": feature_table(config),
+            "time": config.data.time,
+            **({"weight": config.data.weight} if config.data.weight else {}),
+            "code": _source("transforms"),
+        },
         disable_statistics=True,
     )
     if config.beam.runner == "FnApiRunner":

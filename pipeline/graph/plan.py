@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from configs import Config
-from pipeline.graph import ALWAYS_RUN
-from pipeline.nodes import Graph
+from pipeline.graph.build import ALWAYS_RUN
+from pipeline.running.nodes import Graph
 
 SUFFIX = ".graph.json"
 _WORK = "/home/recsys/work"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from components.refusal import RefusedError
 from configs import Config
-from pipeline.graph import ALWAYS_RUN
-from pipeline.locks import whole_folder
-from pipeline.nodes import Graph, Outcome, State, new_run_id
-from pipeline.says import what_it_found, why_refused
-from pipeline.under_way import UnderWay
+from pipeline.graph.build import ALWAYS_RUN
+from pipeline.running.locks import whole_folder
+from pipeline.running.nodes import Graph, Outcome, State, new_run_id
+from pipeline.running.summaries import what_it_found, why_refused
+from pipeline.running.under_way import UnderWay
 
 progress = logging.getLogger("recsys.progress")
 
