@@ -72,7 +72,12 @@ def create_pipeline(
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn="transforms.preprocessing.preprocessing_fn",
-        custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
+        custom_config={
+            "features": feature_table(config),
+            "time": config.data.time,
+            **({"weight": config.data.weight} if config.data.weight else {}),
+            "code": _source("transforms"),
+        },
         disable_statistics=True,
     )
     if config.beam.runner == "FnApiRunner":
