@@ -56,7 +56,7 @@ def run(folder: Path, splits: list[str], schema: schema_pb2.Schema, runner: str,
         {n: [artifacts[n]] for n in ("transform_graph", "transformed_examples")},
         {"disable_statistics": 1, **properties},
     )
-    assert artifact_utils.decode_split_names(artifacts["transformed_examples"].split_names) == splits
+    assert set(artifact_utils.decode_split_names(artifacts["transformed_examples"].split_names)) == set(splits)
     return artifacts["transform_graph"].uri, artifacts["transformed_examples"].uri
 
 
