@@ -9,7 +9,7 @@ from pathlib import Path
 
 from configs import Config, ConfigError
 from configs.features import Vocabulary
-from models.projection import PROJECTION_FILE
+from models.export.projection import PROJECTION_FILE
 from pipeline.catalogue import Catalogue
 from pipeline.nodes import Graph, Outcome
 
