@@ -13,7 +13,7 @@ from tfx.types import artifact_utils
 
 from components.schema import column_types, infer_schema, load_statistics, read_schema
 from configs import Config, ConfigError
-from pipeline.store import connection, store_exists
+from pipeline.running.store import connection, store_exists
 
 
 @dataclass(frozen=True)

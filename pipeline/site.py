@@ -13,7 +13,7 @@ from aiohttp import web
 
 from components.report import compare, page
 from configs import Config, ConfigError
-from pipeline import history, under_way
+from pipeline.running import history, under_way
 
 _LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 _HEADERS = {

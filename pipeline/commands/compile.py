@@ -40,19 +40,19 @@ def kubeflow(
     if output.suffix != ".yaml":
         raise ConfigError(f"--output {output}: expected a name that ends in .yaml")
     with quiet(f"{settings.runs_folder}/logs/compile.log") as terminal:
-        from pipeline.plan import plan
+        from pipeline.graph.plan import plan
 
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".compile-") as folder:
             partial = Path(folder) / output.name
             recurring = {}
             if vertex:
-                from pipeline.vertex import LABEL, compile_for_vertex
+                from pipeline.graph.vertex import LABEL, compile_for_vertex
 
                 compile_for_vertex(settings, partial)
                 partial.write_text(LABEL + partial.read_text())
             else:
-                from pipeline.kubeflow import compile_pipeline, recurring_run
+                from pipeline.graph.kubeflow import compile_pipeline, recurring_run
 
                 drawn = plan(settings)
                 if unknown := sorted(set(settings.orchestration.nodes) - {node["id"] for node in drawn["nodes"]}):

@@ -35,9 +35,9 @@ def gc(
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/gc.log") as terminal:
-        from pipeline.leftovers import find, free
-        from pipeline.locks import whole_folder
-        from pipeline.store import store_exists
+        from pipeline.running.leftovers import find, free
+        from pipeline.running.locks import whole_folder
+        from pipeline.running.store import store_exists
 
         with whole_folder(settings.runs_folder):
             found = find(settings, keep, patience * 86400) if store_exists(settings) else []

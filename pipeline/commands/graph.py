@@ -25,7 +25,7 @@ def graph(
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/graph.log") as terminal:
-        from pipeline.plan import path_beside, plan, text
+        from pipeline.graph.plan import path_beside, plan, text
 
         drawn = plan(settings)
         for path, content in ((svg, _svg), (Path(path_beside(settings)) if write else None, text)):
@@ -41,7 +41,7 @@ def graph(
 
 
 def _svg(plan: dict) -> str:
-    from pipeline.drawing import svg
+    from pipeline.graph.drawing import svg
 
     return svg(plan)
 

@@ -46,8 +46,8 @@ def tune(
         console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with console.status("loading TensorFlow") as status:
             from components.search import Trial, check_space, describe, search, with_values
-            from pipeline.locks import whole_folder
             from pipeline.prepare import prepare
+            from pipeline.running.locks import whole_folder
 
             check_space(settings)
             data = prepare(settings, status.update)

@@ -5,8 +5,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.artifacts import VERDICT, DataBlessing
 from components.data_gate import distance_findings, distances, moved_values
-from components.earlier import LatestAcceptedData
 from components.refusal import RefusedError
+from components.resolvers import LatestAcceptedData
 from components.schema import check_against_config, infer_schema, read_schema
 
 COLUMNS = {"user": "string", "gender": "string", "age": "float", "absent": "string"}

@@ -67,7 +67,7 @@ def test_changed_training_trains_again_and_ingests_nothing(ran, capfd):
 
 def test_node_by_node_is_the_same_as_a_run_and_safe_to_call_again(ran, capfd):
     from configs import load_config
-    from pipeline.nodes import Graph
+    from pipeline.running.nodes import Graph
 
     graph = Graph(load_config(ran.config))
     for up, down in graph.edges():

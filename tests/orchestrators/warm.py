@@ -42,7 +42,7 @@ def client(path: str) -> str:
 
 def serve(path: str) -> None:
     """Fork a child a call until standard input ends."""
-    for module in ("pipeline.cli", "pipeline.nodes", "pipeline.says", "pipeline.plan"):
+    for module in ("pipeline.cli", "pipeline.running.nodes", "pipeline.running.summaries", "pipeline.graph.plan"):
         importlib.import_module(module)
 
     listener = socket.socket(socket.AF_UNIX)

@@ -14,7 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
 from configs import Config, load_config
-from pipeline.store import connection
+from pipeline.running.store import connection
 
 NODES = ("Start", "Left", "Right", "End")
 
@@ -71,8 +71,8 @@ def small_graph(config: Config) -> Pipeline:
 
 def main() -> None:
     """Run nodes as `recsys run-node` does, and answer each with a line of JSON."""
-    from pipeline.locks import one_node
-    from pipeline.nodes import Graph
+    from pipeline.running.locks import one_node
+    from pipeline.running.nodes import Graph
 
     config = load_config(sys.argv[1], sys.argv[2:])
     graph = Graph(config, small_graph(config))

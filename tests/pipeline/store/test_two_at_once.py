@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from configs import ConfigError, load_config
-from pipeline.store import connection
+from pipeline.running.store import connection
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "movielens.yaml"

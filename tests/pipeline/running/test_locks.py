@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from pipeline.locks import BusyError, one_node, whole_folder
+from pipeline.running.locks import BusyError, one_node, whole_folder
 
 HOLD = """
 import sys
-from pipeline.locks import one_node
+from pipeline.running.locks import one_node
 with one_node(sys.argv[1], sys.argv[2], sys.argv[3] == "alone", print):
     print("held", flush=True)
     sys.stdin.read()

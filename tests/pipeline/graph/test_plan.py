@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import load_config
-from pipeline import drawing
-from pipeline.nodes import Graph
-from pipeline.plan import path_beside, plan, text
+from pipeline.graph import drawing
+from pipeline.graph.plan import path_beside, plan, text
+from pipeline.running.nodes import Graph
 
-CONFIG = Path(__file__).parents[2] / "configs" / "movielens.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "movielens.yaml"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.leftovers import Run, unneeded
+from pipeline.running.leftovers import Run, unneeded
 
 NOW, PATIENCE = 1_000_000.0, 3600.0
 ARTIFACTS = frozenset(range(40))

@@ -4,7 +4,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.artifacts import SPAN, VERDICT, DataBlessing
-from components.earlier import LatestAcceptedData, LatestBlessedModel
+from components.resolvers import LatestAcceptedData, LatestBlessedModel
 
 
 def made(kind, folder, id_, **properties):

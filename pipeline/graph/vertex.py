@@ -13,7 +13,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import La
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
 from configs import Config
-from pipeline.graph import create_pipeline
+from pipeline.graph.build import create_pipeline
 
 LABEL = """\
 # For Vertex AI Pipelines, compiled by TFX and never run there; open-source Kubeflow does not run it. Give the pipeline

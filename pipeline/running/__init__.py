@@ -1,0 +1,1 @@
+"""Running the graph, node by node or whole, and what the metadata store knows of runs."""

@@ -1,0 +1,84 @@
+"""What a node found, and why a gate said no, in words."""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+from typing import Any
+
+from components.outcomes import RESOLVERS, NodeState
+from components.refusal import RefusedError
+from components.verdict import VERDICT_FILE, read_json
+from pipeline.running.nodes import Outcome
+
+
+def what_it_found(outcome: Outcome) -> str:
+    """Return one line on what a node made; empty where there is nothing to say."""
+    if outcome.node in RESOLVERS:
+        return "one of an earlier run" if any(outcome.outputs.values()) else "none yet"
+    for artifacts in outcome.outputs.values():
+        for artifact in artifacts:
+            if "summary" in artifact.custom_properties:
+                return artifact.custom_properties["summary"].string_value
+    if "model_run" in outcome.outputs:
+        return _training(outcome.uri("model_run"))
+    if "transform_graph" in outcome.outputs:
+        return _vocabularies(outcome.uri("transform_graph"))
+    return ""
+
+
+def as_values(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as JSON values: state, seconds, what it found, and artifacts by output."""
+    return {
+        "node": outcome.node,
+        "state": outcome.state.value,
+        "seconds": round(outcome.seconds, 3),
+        "found": outcome.why or what_it_found(outcome),
+        "verdict": verdict.model_dump(mode="json") if (verdict := outcome.verdict) is not None else None,
+        "outputs": {
+            name: [{"id": a.id, "type": a.type, "uri": a.uri} for a in artifacts]
+            for name, artifacts in outcome.outputs.items()
+        },
+    }
+
+
+def failed_values(node: str, error: Exception) -> dict[str, Any]:
+    """Return what `as_values` does for a node that raised; ingest and others refuse so, without an artifact."""
+    state = NodeState.REFUSED if isinstance(error, RefusedError) else NodeState.FAILED
+    said = str(error) or type(error).__name__
+    return {"node": node, "state": state, "seconds": None, "found": said, "verdict": None, "outputs": {}}
+
+
+def why_refused(outcome: Outcome) -> str:
+    """Return a gate's reasons, one a line, and where all of them are."""
+    verdict = outcome.verdict
+    assert verdict is not None
+    return verdict.text(outcome.uri("blessing"))
+
+
+def evaluation(outcome: Outcome) -> dict[str, Any]:
+    """Return what the evaluator kept beside its verdict: judgements, and metrics by model."""
+    return read_json(f"{outcome.uri('blessing')}/{VERDICT_FILE}")
+
+
+def counts(outcome: Outcome) -> dict[str, int]:
+    """Return ingest's counts."""
+    return read_json(f"{outcome.uri('report')}/counts.json")
+
+
+def _training(folder: str) -> str:
+    history = read_json(os.path.join(folder, "training.json"))
+    epochs = len(history["epochs"])
+    trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "counted"
+    return (
+        f"eval AUC {history['eval_auc']:.4f}, LogLoss {history['eval_logloss']:.4f}, {trained}, "
+        f"{history['parameters']:,} parameters"
+    )
+
+
+def _vocabularies(folder: str) -> str:
+    sizes = []
+    for path in sorted(glob(f"{folder}/transform_fn/assets/*")):
+        with open(path, "rb") as stream:
+            sizes.append(f"{os.path.basename(path)} {sum(1 for _ in stream):,}")
+    return "vocabularies: " + ", ".join(sizes) if sizes else ""
