@@ -14,12 +14,17 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from models.examples import Examples, examples, files_of
-from models.layers import table_layers
-from models.loop import EVAL_BATCH, Place, Steps, end_epoch
-from models.registry import build_model
-from models.training import Job, Keeping, finish
-from models.workers import say
+from models.base import OwnBatches
+from models.layers.embedding import table_layers
+from models.layers.rows import shards_of
+from models.training.checkpoints import CheckpointWriter
+from models.training.context import WorkerContext
+from models.training.examples import EVAL_BATCH, Examples, examples, files_of
+from models.training.job import Job
+from models.training.loop import end_epoch
+from models.training.steps import Steps
+from models.training.work import finish, own_validation
+from models.training.workers import send_progress
 
 _SMALLEST_SHARD = 16 << 10  # bytes; what is smaller is not cut
 _PARTS_A_WORKER = 2
@@ -46,16 +51,21 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
     )
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     keras.utils.set_random_seed(config.seed)
-    place = Place(strategy=strategy)
+    context = WorkerContext(strategy=strategy)
     source = Examples(job.train_files, features, cache_mib=0)
     evaluation = Examples(job.eval_files, features, cache_mib=config.cache_mib)
     judged = evaluation.batches(EVAL_BATCH, evaluation.steps(EVAL_BATCH))
     sample = next(iter(examples(job.eval_files, features, 2)))
     started = time.monotonic()
-    steps = Steps(lambda: build_model(job.task.model, features), config, sample, place)
+    steps = Steps(job.fresh_model, config, sample, context)
+    if isinstance(steps.model, OwnBatches):
+        raise ValueError(
+            f"model {job.task.model.type}: makes batches of its own, which parameter servers cannot hand out; "
+            "choose another training.strategy"
+        )
     for layer in table_layers(steps.model):
         for table in {id(t.variable): t.variable for t in layer.tables.values()}.values():
-            shards = len(getattr(table, "variables", [table]))
+            shards = len(shards_of(table))
             print(f"tables {' x '.join(map(str, table.shape))}: cut over {shards} of {servers} servers", flush=True)
     batch = max(config.batch // workers, 1)
 
@@ -75,8 +85,8 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
                 asked = tf.timestamp()
         return labels.concat(), logits.concat(), at, waited
 
-    keeping = Keeping(job, steps, place, say, state)
-    record = keeping.record
+    writer = CheckpointWriter(job, steps, context, send_progress, state)
+    record = writer.record
     files = files_of(job.train_files)
     parts = max(1, -(-_PARTS_A_WORKER * workers // len(files)))
     while not record.finished:
@@ -96,12 +106,13 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
             steps.seen.add(tf.constant(labels), tf.constant(logits))
             steps.position.assign_add(int(taken))
             trained += len(labels)
-            say(f"epoch {epoch + 1}, part {done + 1:,} of {len(units):,}", int(steps.position.numpy()))
+            at = int(steps.position.numpy())
+            send_progress(f"epoch {epoch + 1}, part {done + 1:,} of {len(units):,}", at, passing=True)
         seconds = time.monotonic() - began
         # One line for all of them: which worker took a part is not known here.
         measured = [{"seconds": seconds, "examples": float(trained), "waited": waited / workers}]
         end_epoch(
-            record, measured, steps.trained(), steps.evaluate(judged), began, config, keeping.keeper,
-            int(steps.position.numpy()),
+            record, measured, steps, steps.evaluate(judged) | own_validation(job, steps.model), began, config,
+            writer.callbacks, int(steps.position.numpy()),
         )  # fmt: skip
-    finish(job, steps, keeping, sample, time.monotonic() - started)
+    finish(job, steps, writer, sample, time.monotonic() - started)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.examples import Examples, Share
-from tests.models.jobs import KEY, write_examples
+from models.training.examples import Examples, Share
+from tests.models.training.jobs import KEY, write_examples
 from transforms.transformed import PADDING
 
 

@@ -9,7 +9,7 @@ _BUCKETS = 1 << 14
 _WIDEST = 16.0  # logits beyond it count as this: a probability of one in ten million
 
 
-class Tally:
+class StreamingAUC:
     """Counts of positives and negatives by logit, and the sum of their losses."""
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""One worker process: `python -m models.worker JOB.json STATE THREADS`; TF_CONFIG tells its place among the others."""
+"""One worker process: `python -m models.training.worker JOB.json STATE THREADS`.
+
+TF_CONFIG has its place among the others.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from models.workers import end_with_starter, say
+from models.training.workers import end_with_starter, send_progress
 
 
 def _virtual_devices() -> list[str] | None:
@@ -29,8 +32,9 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     import tensorflow as tf
 
-    from models.loop import Place
-    from models.training import Job, work
+    from models.training.context import WorkerContext
+    from models.training.job import Job
+    from models.training.work import work
 
     job = Job.from_json(Path(sys.argv[1]).read_text())
     state = sys.argv[2]
@@ -38,20 +42,20 @@ def main() -> None:
     if threads := int(sys.argv[3]):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    told: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    cluster, task = told.get("cluster", {}), told.get("task", {})
+    own: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    cluster, task = own.get("cluster", {}), own.get("task", {})
     if config.chosen_strategy == "parameter_server":
-        from models.parameter_server import work_with_servers
+        from models.training.parameter_server import work_with_servers
 
         work_with_servers(job, state, cluster, task)
     elif config.chosen_strategy == "mirrored":
-        work(job, Place(strategy=tf.distribute.MirroredStrategy(_virtual_devices())), say, state)
+        work(job, WorkerContext(strategy=tf.distribute.MirroredStrategy(_virtual_devices())), send_progress, state)
     else:
         # First of all that TensorFlow does in this process: later it is too late for collectives.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         count = len(cluster.get("worker", [])) + len(cluster.get("chief", [])) or 1
         index = task.get("index", 0) + (len(cluster.get("chief", [])) if task.get("type") == "worker" else 0)
-        work(job, Place(index, count, strategy), say, state)
+        work(job, WorkerContext(index, count, strategy), send_progress, state)
     sys.stdout.flush()
     # Not the interpreter's own end: threads of collectives wait for peers that have ended already.
     os._exit(0)

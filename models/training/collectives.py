@@ -1,4 +1,4 @@
-"""What workers in step tell one another: gradients, added up over all of them.
+"""Collectives of workers in step: gradients, added up over all of them.
 
 TensorFlow's own sum of sparse gradients asks for the length, the rows and the ids of each table in turn, three
 collectives a table, and fails in a loop of steps of unequal size: a collective keeps the shape it met first. Here a
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from models.rows import Gradient, RowGradients
+from models.layers.rows import Gradient, RowGradients
 
 _GROUP = 1 << 20  # strategies count the groups of their own collectives up from 1
 _LENGTHS, _DENSE, _ROWS = 1, 2, 3  # instances in the group; that of rows goes on from there, one for each length

@@ -6,11 +6,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import FM, DeepFM, Tables, Training
-from models.layers import FieldEmbedding, HideIds
-from models.loop import Place, Steps
-from models.optimizers import LazyAdam, RowwiseAdagrad, rows_seen
+from models.layers.embedding import FieldEmbedding
+from models.layers.hide_ids import HideIds
+from models.layers.rows import put_rows, rows_of, rows_once
 from models.registry import build_model
-from models.rows import put_rows, rows_of, rows_once
+from models.training.context import WorkerContext
+from models.training.optimizers import LazyAdam, RowwiseAdagrad, rows_seen
+from models.training.steps import Steps
 from transforms.transformed import PADDING, TransformedFeature
 
 USER = TransformedFeature("user", "user", 1000, oov=(990, 1000), hideable=True)
@@ -38,7 +40,7 @@ def test_a_step_touches_the_rows_it_looked_up_and_no_other(optimizer):
     tf.keras.utils.set_random_seed(1)
     config = Training(tables=Tables(optimizer=optimizer, learning_rate=0.1))
     model = DeepFM(type="deepfm", embedding_dim=4, hidden=[8], l2=0.1)
-    steps = Steps(lambda: build_model(model, [USER, ITEM, TAGS]), config, batch(0), Place())
+    steps = Steps(lambda: build_model(model, [USER, ITEM, TAGS]), config, batch(0), WorkerContext())
     (layer,) = [layer for layer in steps.model.submodules if isinstance(layer, FieldEmbedding) and layer._dim == 4]
     (rows,) = {t.variable.ref(): t.variable for t in layer.tables.values()}.values()
     slots = [v for v in steps.table_optimizer.variables() if v.shape[:1] == rows.shape[:1]]
@@ -172,7 +174,7 @@ def test_content_learns_what_an_unknown_item_is_like():
     config = Training(learning_rate=0.02)
     model = FM(type="fm", embedding_dim=4, id_dropout=0.3)
     data = tf.data.Dataset.from_tensor_slices((features, labels)).batch(200).repeat()
-    steps = Steps(lambda: build_model(model, [item, TAGS]), config, next(iter(data)), Place())
+    steps = Steps(lambda: build_model(model, [item, TAGS]), config, next(iter(data)), WorkerContext())
     steps.run(iter(data), tf.constant(200))
     unknown = {"item": tf.constant([497, 497], tf.int64), "tags": tf.constant([[3], [4]], tf.int64)}
     liked, not_liked = steps.model(unknown, training=False).numpy()

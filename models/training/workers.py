@@ -18,11 +18,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SAID = "\x01"  # starts a line in which the chief says where it is: JSON of `line` and `step`
+PROGRESS = "\x01"  # starts a line in which the chief reports where it is: JSON of what `send_progress` takes
 _TAIL = 25
 # Rows of large tables are read here and there: with pages of 2 MiB fewer reads wait for the address of a page.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _GRACE = 10.0  # seconds for the others to end by themselves once the chief has ended well
+
+
+class ProgressLine(str):
+    """A line on where training is. One that is `passing` is replaced by the next within a second or so."""
+
+    passing: bool
+
+    def __new__(cls, line: str, passing: bool = False) -> ProgressLine:
+        """Make it of a line."""
+        made = super().__new__(cls, line)
+        made.passing = passing
+        return made
 
 
 class WorkersFailedError(Exception):
@@ -114,7 +126,7 @@ class _Process:
         assert self.popen.stdout is not None
         with open(self.log_path, "a", buffering=1, encoding="utf-8") as log:
             for line in self.popen.stdout:
-                if not line.startswith(SAID):
+                if not line.startswith(PROGRESS):
                     log.write(line)
                     self.tail.append(line.rstrip("\n"))
                 heard(self, line.rstrip("\n"))
@@ -174,18 +186,18 @@ class _Group:
             time.sleep(0.05)
 
     def _heard(self, process: _Process, line: str) -> None:
-        if not line.startswith(SAID):
+        if not line.startswith(PROGRESS):
             self._log(str(process.role), line)
             return
-        told = json.loads(line[1:])
-        if told.get("resumed") is not None:
-            self.resumed = told["resumed"]
+        message = json.loads(line[1:])
+        if message.get("resumed") is not None:
+            self.resumed = message["resumed"]
             if self._lost_from > self.resumed:
                 lost = self._lost_from - self.resumed
-                told["line"] = f"going on from step {self.resumed:,}: {lost:,} steps lost"
-        self.reached = max(self.reached, told["step"])
+                message["line"] = f"going on from step {self.resumed:,}: {lost:,} steps lost"
+        self.reached = max(self.reached, message["step"])
         if process.role.leads:
-            self._report(told["line"])
+            self._report(ProgressLine(message["line"], message.get("passing", False)))
 
 
 def _local_configs(members: Sequence[Role]) -> Callable[[Role], str | None]:
@@ -216,6 +228,7 @@ def end_with_starter() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def say(line: str, step: int, resumed: int | None = None) -> None:
+def send_progress(line: str, step: int, resumed: int | None = None, passing: bool = False) -> None:
     """Tell the process that started this one where training is."""
-    print(SAID + json.dumps({"line": line, "step": step, "resumed": resumed}), flush=True)
+    message = {"line": line, "step": step, "resumed": resumed, "passing": passing}
+    print(PROGRESS + json.dumps(message), flush=True)

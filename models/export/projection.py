@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_transform as tft
 import tf_keras as keras
 
-from models.layers import table_layers
+from models.layers.embedding import table_layers
 from transforms.transformed import TransformedFeature
 
 PROJECTION_FILE = "projection.json"

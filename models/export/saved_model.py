@@ -22,10 +22,10 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_transform as tft
-import tf_keras as keras
 from tensorflow.core.protobuf import saved_model_pb2
 
 from configs.features import RawColumn
+from models.base import Explainable, Recommender, Retriever
 from transforms.raw import default_values, named_input_specs, raw_feature_spec, sparse_from_named
 from transforms.transformed import TransformedFeature, model_inputs
 
@@ -35,7 +35,7 @@ class ServedModel(tf.Module):
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Recommender,
         transform_output: tft.TFTransformOutput,
         columns: Mapping[str, RawColumn],
         features: list[TransformedFeature],
@@ -45,7 +45,7 @@ class ServedModel(tf.Module):
         self._columns = columns
         self._features = features
         self._transform = transform_output.transform_features_layer()
-        if hasattr(model, "retrieve"):
+        if isinstance(model, Retriever):
             self._names = tf.lookup.StaticHashTable(
                 tf.lookup.TextFileInitializer(
                     transform_output.vocabulary_file_by_name(model.item.name),
@@ -107,7 +107,7 @@ class ServedModel(tf.Module):
             "serve_examples": serve_examples.get_concrete_function(tf.TensorSpec([None], tf.string, name="inputs")),
             "transform_features": transform_features.get_concrete_function(**named),
         }
-        if hasattr(self._model, "retrieve"):
+        if isinstance(self._model, Retriever):
             of_users = named_input_specs(c for c in self._columns.values() if c.of != "item")
             signatures["retrieve"] = retrieve.get_concrete_function(**of_users)
             signatures["retrieve_approximate"] = retrieve_approximate.get_concrete_function(**of_users)
@@ -130,7 +130,7 @@ class ServedModel(tf.Module):
 
 
 def export(
-    model: keras.Model,
+    model: Recommender,
     transform_output: tft.TFTransformOutput,
     columns: Mapping[str, RawColumn],
     features: list[TransformedFeature],
@@ -138,7 +138,7 @@ def export(
 ) -> None:
     """Write the SavedModel to `folder`."""
     served = ServedModel(model, transform_output, columns, features)
-    if hasattr(model, "parts"):
+    if isinstance(model, Explainable):
         served.explain = served.explanation()
     tf.saved_model.save(served, folder, signatures=served.signatures())
     declare_defaults(folder, columns)

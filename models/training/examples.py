@@ -17,6 +17,7 @@ from transforms.transformed import PADDING, TransformedFeature, model_inputs, tr
 
 Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]  # features as TransformedFeature describes them, labels [batch]
 
+EVAL_BATCH = 8192  # rows scored at once
 _PARSED_AT_ONCE = 8192
 _SHUFFLED_AT_ONCE = 200_000  # records, where they do not fit into memory
 _PACKED = ""  # the column of all features' ids, side by side

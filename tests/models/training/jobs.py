@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from configs.model import FM, Training
-from models.training import Job, Task, run_job
+from models.training.job import Job, Task
+from models.training.train import run_job
 
 KEY = "row"  # a numeric feature that tells examples apart
 
@@ -69,7 +70,7 @@ def worker_processes(job: Job) -> dict[int, int]:
             continue
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"models.worker" in command and f"{job.log_folder}/job.json".encode() in command:
+            if b"models.training.worker" in command and f"{job.log_folder}/job.json".encode() in command:
                 told = next(v for v in (entry / "environ").read_bytes().split(b"\0") if v.startswith(b"TF_CONFIG="))
                 found[json.loads(told[10:])["task"]["index"]] = int(entry.name)
         except (OSError, StopIteration):

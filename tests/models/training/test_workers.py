@@ -14,10 +14,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DIN, FM
-from models.training import run_job
-from models.workers import Role, WorkersFailedError, roles, run_workers
+from models.training.train import run_job
+from models.training.workers import Role, WorkersFailedError, roles, run_workers
 from tests.conftest import serialized
-from tests.models.jobs import Killer, kill_at_random, make_job, run, worker_processes, write_examples
+from tests.models.training.jobs import Killer, kill_at_random, make_job, run, worker_processes, write_examples
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +99,7 @@ def test_layers_with_statistics_of_the_batch_learn_from_all_workers(sample, tmp_
 _EXCHANGE = """
 import tensorflow as tf, numpy as np
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
-from models.exchange import summed
+from models.training.collectives import summed
 me = json.loads(os.environ['TF_CONFIG'])['task']['index']
 
 def made(worker, step):  # of three tables, two of which are looked up with the same ids, and two dense weights
@@ -133,7 +133,7 @@ for at in range(5):
         for row in wanted: np.testing.assert_allclose(found[row], wanted[row], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(dense, both[0][2][3] + both[1][2][3], rtol=1e-6)
     np.testing.assert_allclose(scalar, both[0][2][4] + both[1][2][4], rtol=1e-6)
-say('agreed', 5)
+send_progress('agreed', 5)
 sys.stdout.flush()
 time.sleep(1)
 os._exit(0)
@@ -194,8 +194,34 @@ def test_machines_of_a_cluster_each_run_the_worker_that_tf_config_says(sample, u
         assert two["eval_logloss"] == pytest.approx(one["eval_logloss"], abs=1e-5)
 
 
+def test_a_changed_job_of_a_cluster_meets_no_checkpoint_of_the_one_before(sample, uneven, tmp_path):
+    """The same folder, where a training of other weights was broken off, and TF_CONFIG set."""
+    task = json.dumps({"cluster": {"worker": [f"127.0.0.1:{free_port()}"]}, "task": {"type": "worker", "index": 0}})
+    broken = make_job(sample, tmp_path, uneven, FM(type="fm", embedding_dim=8), batch=600, epochs=40, threads=1,
+                      checkpoint_steps=1, restarts=0)  # fmt: skip
+    killer = Killer([(0, lambda line: line.startswith("epoch 2:"))], broken)
+    with pytest.raises(WorkersFailedError):
+        run_job(broken, killer.heard, print, task)
+    lines: list[str] = []
+    changed = make_job(sample, tmp_path, uneven, FM(type="fm", embedding_dim=4), batch=600, epochs=1, threads=1)
+    run_job(changed, lines.append, print, task)
+    assert not [line for line in lines if line.startswith("going on from")]
+    assert json.loads((tmp_path / "logs" / "training.json").read_text())["model"]["embedding_dim"] == 4
+    assert not (tmp_path / "logs" / "state").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def in_python(code: str) -> list[str]:
-    return [sys.executable, "-c", f"import sys, os, json, time\nfrom models.workers import say\n{code}"]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys, os, json, time\nfrom models.training.workers import send_progress\n{code}",
+    ]
 
 
 def test_a_worker_that_always_dies_ends_it_with_its_last_lines(tmp_path):
@@ -220,7 +246,7 @@ def test_getting_further_starts_the_count_of_restarts_anew(tmp_path):
     marks.mkdir()
     code = (
         f"n = len(os.listdir({str(marks)!r})); open({str(marks)!r} + f'/{{n}}', 'w').close()\n"
-        "say('going on', n * 10, n * 10); say('step', n * 10 + 14)\n"
+        "send_progress('going on', n * 10, n * 10); send_progress('step', n * 10 + 14)\n"
         "sys.exit(0 if n == 5 else 1)"
     )
     said: list[str] = []
@@ -231,8 +257,8 @@ def test_getting_further_starts_the_count_of_restarts_anew(tmp_path):
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     code = (
-        "from models.workers import *\n"
-        "child = [sys.executable, '-c', 'from models.workers import *; end_with_starter(); "
+        "from models.training.workers import *\n"
+        "child = [sys.executable, '-c', 'from models.training.workers import *; end_with_starter(); "
         "print(os.getpid(), flush=True); time.sleep(60)']\n"
         f"run_workers(child, [Role('worker', 0)], {str(tmp_path)!r}, 0, print, lambda w, l: print(l, flush=True))"
     )

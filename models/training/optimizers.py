@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import Tables, Training
-from models.rows import put_rows, rows_of
+from models.layers.rows import put_rows, rows_of, shards_of
 
 
 class _OfTables(keras.optimizers.legacy.Optimizer):
@@ -102,7 +102,7 @@ def rows_seen(optimizer: keras.optimizers.legacy.Optimizer, table: tf.Variable, 
     """Return how many rows of a table, from row `start` of its variable on, the optimizer has ever moved."""
     adam = isinstance(optimizer, LazyAdam)
     first = seen = 0
-    for shard in getattr(table, "variables", [table]):
+    for shard in shards_of(table):
         slot = optimizer.get_slot(shard, "moments" if adam else "accumulator")
         here = slot[max(start - first, 0) : max(start + rows - first, 0)]
         seen += int(tf.math.count_nonzero(tf.reduce_max(here, axis=1) > (0.0 if adam else _INITIAL)))

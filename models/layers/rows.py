@@ -22,6 +22,11 @@ def put_rows(table: tf.Variable, ids: tf.Tensor, rows: tf.Tensor) -> tf.Operatio
     return tf.raw_ops.ResourceScatterUpdate(resource=_here(table).handle, indices=ids, updates=rows)
 
 
+def shards_of(table: tf.Variable) -> list[tf.Variable]:
+    """Return the variables that a table is cut into over parameter servers; the table itself where it is whole."""
+    return list(getattr(table, "variables", [table]))
+
+
 def _here(table: tf.Variable) -> tf.Variable:
     """Return the copy of a table that this replica has; asked for rows, all copies together read the table whole."""
     if not isinstance(table, tf.distribute.DistributedValues):
