@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from components.trainer import feature_table, trainer
 from components.transform.component import ONE_MACHINE, Transform
 from configs import Config
 from configs.data import span_number
+from configs.features import columns_to_json
 from pipeline.running.store import connection
 
 _TRANSFORMED_FILES = 4  # at least
@@ -49,7 +48,7 @@ def create_pipeline(
     `accepted` and `blessed` find what earlier runs left.
     """
     root = config.runs_folder
-    columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
+    columns = columns_to_json(config.raw_columns.values())
 
     ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
     statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
