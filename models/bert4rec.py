@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs.topn import BERT4Rec as BERT4RecConfig
-from models.attention import Encoder
-from models.interactions import Interactions
-from models.sequences import NextItemRanker
-from models.training_rows import whole_events
+from configs.model.topn import BERT4Rec as BERT4RecConfig
+from models.topn.attention import Encoder
+from models.topn.interactions import Interactions
+from models.topn.rows import whole_events
+from models.topn.sequences import NextItemRanker
 from transforms.transformed import PADDING, TransformedFeature
 
 _LAST_ALONE = 0.1  # share of rows that hide the last event of each sequence only, as requests do
@@ -47,7 +47,7 @@ class BERT4Rec(NextItemRanker):
         seen = tf.where(hidden, tf.constant(self.items, events.dtype), events)
         open_ = tf.equal(segments[:, :, tf.newaxis], segments[:, tf.newaxis])
         states = self._encoder([self.embedded(seen), inputs["place"], open_], training=True)
-        return self.softmax_losses(states, tf.where(hidden, events, PADDING), inputs["user"])
+        return self.event_losses(states, tf.where(hidden, events, PADDING), inputs["user"])
 
     def state_of(self, newest: tf.Tensor) -> tf.Tensor:
         """Return the state of a hidden event after the newest, [batch, dim]."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from configs.topn import BPR as BPRConfig
+from configs.model.topn import BPR as BPRConfig
 from models.layers.embedding import FieldEmbedding
-from models.retriever import PairRanker, VectorRanker
+from models.topn.ranker import PairRanker, VectorRanker
 from transforms.transformed import TransformedFeature
 
 
@@ -49,8 +49,8 @@ class BPR(PairRanker, VectorRanker):
 
     def refresh(self) -> None:
         """Take the items' vectors out of their table."""
-        table = self._vectors.tables[self.item.name]
-        self._index.assign(tf.convert_to_tensor(table.variable)[table.start + 1 : table.start + 1 + self.items])
+        everything = tf.range(1, self.items + 1, dtype=tf.int64)[tf.newaxis]
+        self._index.assign(self._vectors.look_up(self.item.name, everything)[0])
 
     def user_vectors(self, inputs) -> tf.Tensor:
         """Return the users' vectors, [batch, dim]."""

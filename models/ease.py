@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.topn import EASE as EASEConfig
-from models.closed_form import ItemsByItems
-from models.interactions import Interactions
+from configs.model.topn import EASE as EASEConfig
+from models.topn.closed_form import ItemsByItems
+from models.topn.interactions import Interactions
 from transforms.transformed import TransformedFeature
 
 

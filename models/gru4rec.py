@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.topn import GRU4Rec as GRU4RecConfig
-from models.interactions import Interactions
+from configs.model.topn import GRU4Rec as GRU4RecConfig
 from models.layers.deep import Dropout
-from models.sequences import NextItemRanker
-from models.training_rows import padded_events
+from models.topn.interactions import Interactions
+from models.topn.rows import padded_events
+from models.topn.sequences import NextItemRanker
 from transforms.transformed import TransformedFeature
 
 
@@ -36,7 +36,7 @@ class GRU4Rec(NextItemRanker):
         """Return the loss of each row's events, [batch]."""
         # No mask: a row is filled up at its end, after all that counts.
         states = self._states(inputs["inputs"], training=True)
-        return self.softmax_losses(states, inputs["targets"], inputs["user"])
+        return self.event_losses(states, inputs["targets"], inputs["user"])
 
     def _states(self, events: tf.Tensor, mask: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
         states = self._dropout(self.embedded(events), training=training)

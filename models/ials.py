@@ -8,10 +8,10 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from configs.topn import IALS as IALSConfig
+from configs.model.topn import IALS as IALSConfig
 from models.base import ClosedForm, Inputs
-from models.interactions import Interactions, interactions
-from models.retriever import Past, VectorRanker
+from models.topn.interactions import Interactions, interactions
+from models.topn.ranker import Past, VectorRanker
 from transforms.transformed import TransformedFeature
 
 _SOLVED_AT_ONCE = 512

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.topn import ItemKNN as ItemKNNConfig
-from models.closed_form import ItemsByItems
-from models.interactions import Interactions
+from configs.model.topn import ItemKNN as ItemKNNConfig
+from models.topn.closed_form import ItemsByItems
+from models.topn.interactions import Interactions
 from transforms.transformed import TransformedFeature
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from configs.topn import LightGCN as LightGCNConfig
+from configs.model.topn import LightGCN as LightGCNConfig
 from models.bpr import mean_of
-from models.interactions import Interactions
-from models.retriever import PairRanker, VectorRanker
+from models.topn.interactions import Interactions
+from models.topn.ranker import PairRanker, VectorRanker
 from transforms.transformed import TransformedFeature
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.topn import MultVAE as MultVAEConfig
-from models.interactions import Interactions
+from configs.model.topn import MultVAE as MultVAEConfig
 from models.layers.deep import Dropout
-from models.retriever import Past, TrainedRanker, VectorRanker, as_rows
-from models.training_rows import users_of
+from models.topn.interactions import Interactions
+from models.topn.ranker import Past, TrainedRanker, VectorRanker, as_rows
+from models.topn.rows import users_of
 from transforms.transformed import TransformedFeature
 
 

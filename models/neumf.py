@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.topn import NeuMF as NeuMFConfig
+from configs.model.topn import NeuMF as NeuMFConfig
 from models.bpr import mean_of
 from models.layers.deep import Dropout
 from models.layers.embedding import FieldEmbedding
-from models.retriever import PairRanker
+from models.topn.ranker import PairRanker
 from transforms.transformed import TransformedFeature
 
 
@@ -69,8 +69,8 @@ class NeuMF(PairRanker):
 
     def refresh(self) -> None:
         """Take the items' vectors out of their table."""
-        table = self._vectors.tables[self.item.name]
-        self._index.assign(tf.convert_to_tensor(table.variable)[table.start + 1 : table.start + 1 + self.items])
+        everything = tf.range(1, self.items + 1, dtype=tf.int64)[tf.newaxis]
+        self._index.assign(self._vectors.look_up(self.item.name, everything)[0])
 
     def catalogue_scores(self, inputs) -> tf.Tensor:
         """Return the logits of all items, [batch, items], one user at a time: the network sees each pair."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs.topn import SASRec as SASRecConfig
-from models.attention import Encoder
-from models.interactions import Interactions
-from models.sequences import NextItemRanker
-from models.training_rows import next_events
+from configs.model.topn import SASRec as SASRecConfig
+from models.topn.attention import Encoder
+from models.topn.interactions import Interactions
+from models.topn.rows import next_events
+from models.topn.sequences import NextItemRanker
 from transforms.transformed import TransformedFeature
 
 
@@ -35,7 +35,7 @@ class SASRec(NextItemRanker):
         segments = inputs["segment"]
         open_ = tf.equal(segments[:, :, tf.newaxis], segments[:, tf.newaxis]) & _earlier(self.length)
         states = self._encoder([self.embedded(inputs["inputs"]), inputs["place"], open_], training=True)
-        return self.softmax_losses(states, inputs["targets"], inputs["user"])
+        return self.event_losses(states, inputs["targets"], inputs["user"])
 
     def state_of(self, newest: tf.Tensor) -> tf.Tensor:
         """Return the state of the newest event, [batch, dim]."""

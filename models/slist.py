@@ -8,10 +8,10 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from configs.topn import SLIST as SLISTConfig
-from models.closed_form import ItemsByItems, without_self
-from models.interactions import Interactions
-from models.retriever import as_rows, events_since
+from configs.model.topn import SLIST as SLISTConfig
+from models.topn.closed_form import ItemsByItems, without_self
+from models.topn.interactions import Interactions
+from models.topn.ranker import as_rows, events_since
 from transforms.transformed import TransformedFeature
 
 _AT_ONCE = 1 << 16  # events whose pasts and futures are multiplied in one product

@@ -73,7 +73,7 @@ class SLIST(_ClosedForm):
 
 
 class IALS(OfPast):
-    """Implicit matrix factorization (Hu et al. 2008) by alternating least squares, tuned as Rendle et al. (2022) have it.
+    """Implicit matrix factorization (Hu et al. 2008) by alternating least squares, penalties of Rendle et al. (2022).
 
     A user's vector is solved anew from its past at each request.
     """
@@ -170,21 +170,22 @@ class MultVAE(OfPast):
 class NextItem(OfPast):
     """What those share that tell the next event by a softmax over items."""
 
-    length: int = Field(default=200, ge=1, le=10_000, description="Most events read, the newest; no more than the sequence has.")
+    length: int = Field(default=200, ge=2, le=10_000, description="Most events read, the newest ones.")
     dropout: Rate = Field(default=0.2, description="Dropout.")
     negatives: Negatives | None = Field(
-        default=None, description="Items in the softmax beside the positive one; default: all, which small vocabularies bear."
+        default=None,
+        description="Items in the softmax beside the positive; default: all.",
     )
 
 
 class YouTube(NextItem):
-    """The retrieval net of YouTube (Covington et al. 2016): a network over the mean of the past and the user's features."""
+    """The retrieval net of YouTube (Covington et al. 2016): the past and the user's features, pooled and deep."""
 
     implementation = "models.youtube:YouTube"
 
     type: Literal["youtube"]
     embedding_dim: int = Field(default=32, ge=1, description="Dimension of the feature embeddings.")
-    hidden: list[Width] = Field(default=[128, 64], description="Widths of the network; the last is the items' dimension.")
+    hidden: list[Width] = Field(default=[128, 64], description="Widths; the last is the items' dimension.")
     l2: float = Field(default=0.0, ge=0, description="L2 penalty on the embeddings that a batch looked up.")
     id_dropout: Rate = Field(default=0.0, description="Share of user ids hidden in training.")
 

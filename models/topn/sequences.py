@@ -6,27 +6,25 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from configs.topn import NextItem
-from models.interactions import Interactions
-from models.negatives import Sampler
-from models.retriever import Past, TrainedRanker, VectorRanker, events_since
+from configs.model.topn import NextItem
+from models.topn.interactions import Interactions
+from models.topn.negatives import Sampler
+from models.topn.ranker import Past, TrainedRanker, VectorRanker, events_since
 from transforms.transformed import PADDING, TransformedFeature
 
 
-class NextItemRanker(TrainedRanker, VectorRanker):
-    """Scores are products of what a network makes of the past and the items' own vectors, with a bias an item.
+class SoftmaxRanker(TrainedRanker, VectorRanker):
+    """Scores are products of a state of the user and the items' own vectors, with a bias an item.
 
-    `vectors` holds the items' vectors and, last in each, its bias. Without a past the biases rank.
+    `vectors` holds the items' vectors and, last in each, its bias. A softmax over all items trains them, or over the
+    positive and some drawn ones.
     """
-
-    past: Past
 
     def __init__(self, config: NextItem, features: Sequence[TransformedFeature], dim: int, extra: int = 0):
         super().__init__(config, features)
-        self.past = Past(features, config.past, needed=True)
-        self.length = min(self.past.length, config.length)
         self.dim = dim
         self._negatives = config.negatives
+        self._sampler: Sampler | None = None
         self.vectors = self.add_weight(
             name="vectors",
             shape=[self.items + extra, dim + 1],
@@ -39,21 +37,39 @@ class NextItemRanker(TrainedRanker, VectorRanker):
         """Make the sampler, where not all items are in the softmax."""
         self._sampler = Sampler(self._negatives, known) if self._negatives else None
 
+    def losses_of(self, states: tf.Tensor, wanted: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+        """Return the loss of telling the columns `wanted` [n] from states [n, dim] of users [n]: [n]."""
+        queries = with_one(states)
+        vectors = tf.convert_to_tensor(self.vectors)[: self.items]
+        if self._sampler is None:
+            logits = tf.matmul(queries, vectors, transpose_b=True)
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)
+        return self._sampler.softmax(users, wanted, queries, lambda columns: tf.gather(vectors, columns))
+
+    @property
+    def item_vectors(self) -> tf.Variable:
+        """The items' vectors and biases, [items, dim + 1]."""
+        return self.vectors
+
+
+class NextItemRanker(SoftmaxRanker):
+    """One whose state is what a network makes of the user's past, in order. Without a past the biases rank."""
+
+    past: Past
+
+    def __init__(self, config: NextItem, features: Sequence[TransformedFeature], dim: int, extra: int = 0):
+        super().__init__(config, features, dim, extra)
+        self.past = Past(features, config.past, needed=True)
+        self.length = min(self.past.length, config.length)
+
     def embedded(self, columns: tf.Tensor) -> tf.Tensor:
         """Return the vectors of columns, [..., dim]; any where there is PADDING."""
         return tf.gather(tf.convert_to_tensor(self.vectors), tf.maximum(columns, 0))[..., : self.dim]
 
-    def softmax_losses(self, states: tf.Tensor, targets: tf.Tensor, users: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the loss of telling `targets` [rows, events] from states [rows, events, dim], a sum a row: [rows]."""
+    def event_losses(self, states: tf.Tensor, targets: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+        """Return the loss of telling `targets` from states [rows, events, dim], summed over a row's events: [rows]."""
         at = tf.where(targets >= 0)
-        wanted = tf.gather_nd(targets, at)
-        queries = with_one(tf.gather_nd(states, at))
-        vectors = tf.convert_to_tensor(self.vectors)[: self.items]
-        if self._sampler is None:
-            logits = tf.matmul(queries, vectors, transpose_b=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)
-        else:
-            losses = self._sampler.softmax(tf.gather_nd(users, at), wanted, queries, lambda c: tf.gather(vectors, c))
+        losses = self.losses_of(*(tf.gather_nd(x, at) for x in (states, targets, users)))
         return tf.math.unsorted_segment_sum(losses, at[:, 0], tf.shape(targets)[0])
 
     def newest(self, inputs) -> tf.Tensor:
@@ -74,11 +90,6 @@ class NextItemRanker(TrainedRanker, VectorRanker):
         newest = self.newest(inputs)
         empty = tf.reduce_all(newest < 0, axis=1)[:, tf.newaxis]
         return with_one(tf.where(empty, 0.0, self.state_of(newest)))
-
-    @property
-    def item_vectors(self) -> tf.Variable:
-        """The items' vectors and biases, [items, dim + 1]."""
-        return self.vectors
 
 
 def with_one(states: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from models.interactions import Interactions
+from models.topn.interactions import Interactions
 from transforms.transformed import PADDING
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.topn import TopN
+from configs.model.topn import TopN
 from models.base import (
-    Inputs,
     OwnBatches,
     OwnLoss,
     OwnValidation,
@@ -20,9 +19,9 @@ from models.base import (
     TrainingSource,
     VectorRetriever,
 )
-from models.interactions import Interactions, columns_of, interactions, known_items
-from models.negatives import Sampler
-from models.training_rows import TrainingRows, pairs_of
+from models.topn.interactions import Interactions, columns_of, interactions, known_items
+from models.topn.negatives import Sampler
+from models.topn.rows import TrainingRows, pairs_of
 from transforms.transformed import PADDING, TransformedFeature, id_of
 
 _VALIDATED = 10_000  # users, at most, whose ranking chooses the best epoch
@@ -161,8 +160,7 @@ class Past(keras.layers.Layer):
     @property
     def length(self) -> int:
         """The most events that a sequence holds."""
-        assert self.sequence is not None and self.sequence.length is not None
-        return self.sequence.length
+        return (self.sequence.length if self.sequence else None) or 0
 
     def keep(self, known: Interactions) -> None:
         """Keep each user's items, where no sequence gives them."""
@@ -214,8 +212,10 @@ def ranking_of(model: ItemRanker, known: Interactions, examples: tf.data.Dataset
     user, firsts, wanted = id_of("user", model.features), {}, {}  # type: ignore[var-annotated]
     for inputs, labels in examples.as_numpy_iterator():
         columns = columns_of(inputs[model.item.name], model.items)
-        pasts = sum((inputs[f.name] != PADDING).sum(axis=1) for f in model.features if f.sequence_of)
-        pasts = np.broadcast_to(pasts, labels.shape)
+        pasts = np.zeros(len(labels), np.int64)
+        for f in model.features:
+            if f.sequence_of:
+                pasts += (inputs[f.name] != PADDING).sum(axis=1)
         for row in np.flatnonzero(labels > 0):
             of = int(inputs[user.name][row])
             if of not in wanted and len(wanted) >= _VALIDATED:

@@ -1,4 +1,4 @@
-"""Items that stand for what a user did not choose: how they are drawn in training, and what their logits are corrected by."""
+"""Items that stand for what a user did not choose: how they are drawn, and what corrects their logits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from configs.topn import Negatives
-from models.interactions import Interactions
+from configs.model.topn import Negatives
+from models.topn.interactions import Interactions
 
 _TRIES = 4  # draws of an item before a place that keeps meeting the user's own is left out
 _NEVER = -1e9  # logit of an item that is left out of a softmax
@@ -29,6 +29,10 @@ class Sampler:
         weights = counts**config.alpha if config.by == "popularity" else np.ones(self._items)
         self._log_q = tf.constant(np.log(np.maximum(weights, 1e-12) / weights.sum()), tf.float32)
         self._ends = tf.constant(np.cumsum(weights) / weights.sum(), tf.float32)
+        pairs = known.pairs()
+        of_users = np.bincount(pairs // self._items, weights[pairs % self._items] / weights.sum(), known.user_count)
+        # Log of the probability that a draw is none of the user's own.
+        self._log_left = tf.constant(np.log(np.maximum(1 - of_users, 1e-12)), tf.float32)
 
     def draw(
         self, users: tf.Tensor, scores: Callable[[tf.Tensor], tf.Tensor] | None = None
@@ -42,9 +46,9 @@ class Sampler:
         _, best = tf.math.top_k(ranked, self.config.count)
         return tf.gather(pool, best, batch_dims=1), tf.gather(usable, best, batch_dims=1)
 
-    def log_q(self, columns: tf.Tensor) -> tf.Tensor:
-        """Return log of the probability with which `draw` takes each item, where it does not depend on a model."""
-        return tf.gather(self._log_q, columns)
+    def log_q(self, users: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+        """Return log of the probability with which a draw for a user is each of its columns [rows, n], not its own."""
+        return tf.gather(self._log_q, columns) - tf.gather(self._log_left, users)[:, tf.newaxis]
 
     def met(self, users: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         """Say which columns [rows, n] are among the positives of the rows' users."""
@@ -87,7 +91,7 @@ class Sampler:
             others = tf.einsum("rd,rnd->rn", queries, vectors_of(columns))
             if self.config.by != "hard":  # what a model picks has no probability to correct by
                 # As many draws as there are negatives: the correction is of how often an item is expected among them.
-                expected = tf.math.log(float(self.config.count)) + self.log_q(columns)
+                expected = tf.math.log(float(self.config.count)) + self.log_q(users, columns)
                 others = others - expected
             logits = tf.concat([own[:, tf.newaxis], tf.where(usable, others, _NEVER)], axis=1)
             return -tf.nn.log_softmax(logits)[:, 0]
@@ -101,7 +105,7 @@ class Sampler:
             log_q = tf.math.log(of_batch + drawn / (rows + drawn) / self._items)
         logits = tf.matmul(queries, vectors_of(shared), transpose_b=True) - log_q
         count = tf.size(positives)
-        own = tf.eye(count, tf.size(shared), dtype=tf.bool)
+        own = tf.equal(positives[:, tf.newaxis], shared)  # other rows' too: as many as there would be
         met = self.met(users, tf.broadcast_to(shared, [count, tf.size(shared)]))
         logits = tf.where(met & ~own, _NEVER, logits)
         return -tf.linalg.diag_part(tf.nn.log_softmax(logits)[:, :count])

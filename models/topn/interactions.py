@@ -1,4 +1,4 @@
-"""Who met what in the training split, as models that rank all items learn from it: pairs, and users' events in order."""
+"""Who met what in the training split, as models that rank all items learn from it: pairs, and events in order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Interactions:
         found.sum_duplicates()
         if binary:
             found.data[:] = 1.0
-        return found, np.array(owners, np.int64)
+        return found
 
     def counts(self) -> np.ndarray:
         """Return how many events each item has, [items]."""
@@ -65,7 +65,9 @@ def interactions(batches: Iterable, features: Sequence[TransformedFeature], past
         parts["items"].append(ids[taken] - 1)
         if past:
             parts["past"].append(columns_of(np.asarray(inputs[past])[taken], count))
-    users, items = (np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64) for name in ("users", "items"))
+    users, items = (
+        np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64) for name in ("users", "items")
+    )
     sequences, owners = in_order(users, items, np.concatenate(parts["past"])) if parts["past"] else ([], users[:0])
     return Interactions(users, items, np.ones(len(users)), user.size, count, sequences, owners)
 

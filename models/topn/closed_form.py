@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs.topn import EASE, SLIST, ItemKNN
+from configs.model.topn import EASE, SLIST, ItemKNN
 from models.base import ClosedForm, Inputs
-from models.interactions import Interactions, interactions
-from models.retriever import ItemRanker, Past, as_rows
+from models.topn.interactions import Interactions, interactions
+from models.topn.ranker import ItemRanker, Past, as_rows
 from transforms.transformed import TransformedFeature
 
 _MATRICES = 3  # items-by-items float64 matrices that are held at once
@@ -22,7 +22,9 @@ class ItemsByItems(ItemRanker, ClosedForm):
     Its weights are counted and not trained: `fit_to` takes the interactions of the training split.
     """
 
-    def __init__(self, config: ItemKNN | EASE | SLIST, features: Sequence[TransformedFeature], needs_order: bool = False):
+    def __init__(
+        self, config: ItemKNN | EASE | SLIST, features: Sequence[TransformedFeature], needs_order: bool = False
+    ):
         super().__init__(config, features)
         self.past = Past(features, config.past, needed=needs_order)
         needed = _MATRICES * 8 * self.items**2 / 2**30
@@ -60,6 +62,6 @@ class ItemsByItems(ItemRanker, ClosedForm):
 
 
 def without_self(inverse: np.ndarray, product: np.ndarray) -> np.ndarray:
-    """Return the ridge solution `inverse @ product` with a diagonal of 0, by Lagrange multipliers (Steck 2019, eq. 8)."""
+    """Return the ridge solution `inverse @ product` with a diagonal of 0 (Steck 2019, equation 8)."""
     free = inverse @ product
     return free - inverse * (np.diag(free) / np.diag(inverse))
