@@ -67,7 +67,7 @@ def create_pipeline(
     )
     gate = DataGate(
         config,
-        code=_source("components/data_gate.py"),
+        code=_source("components/data_gate.py", "components/distances.py", "components/leaks.py"),
         examples=ingest.outputs["examples"],
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
