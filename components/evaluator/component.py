@@ -119,7 +119,6 @@ class EvaluatorSpec(ComponentSpec):
         "evaluation": ExecutionParameter(type=str),
         "user": ExecutionParameter(type=str),
         "baselines": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -214,7 +213,6 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     def __init__(
         self,
         config: Config,
-        code: str,
         examples: types.BaseChannel,
         model: types.BaseChannel,
         blessed_model: types.BaseChannel,
@@ -225,7 +223,6 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 evaluation=canonical_json(config.evaluation),
                 user=config.data.user,
                 baselines=json.dumps(list(baselines)),
-                code=code,
                 examples=examples,
                 model=model,
                 blessed_model=blessed_model,

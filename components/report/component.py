@@ -45,7 +45,6 @@ class ReportSpec(ComponentSpec):
         "config": ExecutionParameter(type=str),
         "model_folder": ExecutionParameter(type=str),
         "nodes": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "history": ExecutionParameter(type=str, optional=True),
     }
     # All optional: of a refused run there is only what came before the refusal.
@@ -100,13 +99,12 @@ class Report(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReportExecutor)
     DRIVER_CLASS = ReportDriver
 
-    def __init__(self, config: Config, nodes: Sequence[str], code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, nodes: Sequence[str], **inputs: types.BaseChannel):
         super().__init__(
             spec=ReportSpec(
                 config=canonical_json(config),
                 model_folder=config.model_folder,
                 nodes=json.dumps(list(nodes)),
-                code=code,
                 run_report=types.Channel(type=RunReport),
                 **inputs,
             )
