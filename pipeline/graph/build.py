@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.components import ExampleValidator, StatisticsGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
@@ -22,6 +22,7 @@ from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
+from components.transform.component import ONE_MACHINE, Transform
 from configs import Config
 from configs.data import span_number
 from configs.features import columns_to_json
@@ -69,9 +70,10 @@ def create_pipeline(
             **({"weight": config.data.weight} if config.data.weight else {}),
         },
         disable_statistics=True,
+        disable_analyzer_cache=True,  # nothing reads it
     )
-    if config.beam.runner == "FnApiRunner":
-        # As it is by default it would write one file, and training deals out files to workers.
+    if config.beam.runner == ONE_MACHINE:
+        # The default is one file, and training deals out files to workers.
         bundles = max(_TRANSFORMED_FILES, config.training.workers)
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.

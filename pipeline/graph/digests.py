@@ -13,6 +13,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 CODE = "code"  # the parameter that carries the digest
 _ROOMS = ("components", "configs", "datasets", "models", "pipeline", "serving", "transforms")
 _SHARED = 5
-_FUNCTION = re.compile(rf"(?:{'|'.join(_ROOMS)})(?:\.\w+)+")  # a function that a stock executor is told to call
-_NAMED = re.compile(rf"{_FUNCTION.pattern}(?::\w+)?")
+_DOTTED = re.compile(rf"(?:{'|'.join(_ROOMS)})(?:\.\w+)+")
+_CLASS = re.compile(rf"{_DOTTED.pattern}:\w+")
 
 
 def add_digests(pipeline: pipeline_pb2.Pipeline) -> None:
@@ -35,7 +36,7 @@ def add_digests(pipeline: pipeline_pb2.Pipeline) -> None:
             continue
         parameters = node.parameters.parameters
         texts = [p.field_value.string_value for p in parameters.values() if p.HasField("field_value")]
-        called = [text.rpartition(".")[0] for text in texts if _FUNCTION.fullmatch(text)]
+        called = [text.rpartition(".")[0] for text in texts if _DOTTED.fullmatch(text)]
         spec = runner_utils.extract_executor_spec(deployment, node.node_info.id)
         parameters[CODE].field_value.string_value = digest_of([_module_of(spec), *called])
 
@@ -55,28 +56,31 @@ def digest_of(modules: Iterable[str]) -> str:
 def closure(modules: frozenset[str]) -> tuple[dict[Path, str], frozenset[str]]:
     """Return the source files of ours that the modules come to import, with their names, and the libraries they use.
 
-    A module of a library counts as that library and those that it imports itself, no deeper.
+    A module of a library counts as that library and those that it imports itself, no deeper. Classes that are named as
+    `module:Class` count where something in the closure imports by name.
     """
     found: dict[Path, str] = {}
     libraries: set[str] = set()
-    todo, seen = list(modules), set()
+    todo, by_name = list(modules), False
+    seen: set[str] = set()
+    named: set[str] = set()
     while todo:
         name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        path = _file_of(name)
-        ours = name.partition(".")[0] in _ROOMS
-        if not ours:
-            libraries |= _library(name)
-        if path is None:
-            continue
-        if ours:
-            found[path] = name
-            todo += [parent for parent in [name.rpartition(".")[0]] if parent]
-            todo += _imports(path, name)
-        elif name in modules:
-            todo += [each for each in _imports(path, name) if each.partition(".")[0] not in _ROOMS]
+        if name not in seen:
+            seen.add(name)
+            path, ours = _file_of(name), name.partition(".")[0] in _ROOMS
+            if not ours:
+                libraries |= _library(name)
+            if path is not None and (ours or name in modules):
+                said = _read(path, name)
+                todo += [each for each in said.imports if ours or each.partition(".")[0] not in _ROOMS]
+            if path is not None and ours:
+                found[path] = name
+                todo += [parent for parent in [name.rpartition(".")[0]] if parent]
+                named |= said.classes
+                by_name |= said.by_name
+        if not todo and by_name:
+            todo += named - seen
     return found, frozenset(libraries)
 
 
@@ -93,17 +97,35 @@ def _file_of(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a file imports anywhere in it, the modules of classes that it names, and whether it imports by name."""
+
+    imports: frozenset[str]
+    classes: frozenset[str]
+    by_name: bool
+
+
 @cache
-def _imports(path: Path, module: str) -> list[str]:
-    """Return the modules that a file imports anywhere in it; of `from a import b` both a and, where it is one, a.b."""
+def _read(path: Path, module: str) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = list(_imported(tree))
-    if any(isinstance(node, ast.Attribute) and node.attr == "iter_modules" for node in ast.walk(tree)):
-        names += [f"{module}.{sibling.stem}" for sibling in path.parent.glob("*.py") if sibling != path]
-    return names
+    imports, classes = set(_imported(tree)), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if _DOTTED.fullmatch(node.value):
+                imports.add(node.value)  # a module that is run as a process of its own, or a function of one
+            elif _CLASS.fullmatch(node.value):
+                classes.add(node.value.partition(":")[0])
+    called = {node.attr if isinstance(node, ast.Attribute) else node.id
+              for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}  # fmt: skip
+    walks = "iter_modules" in called
+    if walks:
+        imports |= {f"{module}.{sibling.stem}" for sibling in path.parent.glob("*.py") if sibling != path}
+    return _Source(frozenset(imports), frozenset(classes), "import_module" in called and not walks)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the modules of import statements; of `from a import b` both a and a.b, which may be one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -111,8 +133,6 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield node.module
             if node.module.partition(".")[0] in _ROOMS:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAMED.fullmatch(node.value):
-            yield node.value.partition(":")[0]  # imported by name, or run as a process of its own
 
 
 @cache

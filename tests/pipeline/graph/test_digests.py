@@ -32,6 +32,9 @@ def test_the_closure_goes_through_imports_walked_packages_and_processes():
     assert {"components.trainer", "configs.model", "models.deepfm", "transforms.preprocessing"} <= names
     assert "transforms.kinds.hashed" in names, "found by the package itself"
     assert "models.training.worker" in names, "run as a process of its own"
+    gate = set(closure(frozenset({"components.data_gate"}))[0].values())
+    assert "configs.model" in gate
+    assert not any(name.startswith("models") for name in gate), "only named there"
     assert not any(name.startswith(("serving", "components.evaluator", "components.ingest")) for name in names)
 
 
