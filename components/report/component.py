@@ -125,7 +125,12 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "name": config["name"],
         "run": history["run"],
         "at": history["at"],
-        "outcome": verdict.outcome(history["nodes"], verdicts, len(judged["judgements"]) if judged else 0, pushed),
+        "outcome": verdict.outcome(
+            history["nodes"],
+            verdicts,
+            sum(j.get("judged", True) for j in judged["judgements"]) if judged else 0,
+            pushed,
+        ),
         "pushed": pushed,
         "serving_check": checked,
         "data_gate": gate,
@@ -133,7 +138,9 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "models": list(judged["metrics"]) if judged else [],
         "gates": [],
         "slices": [],
-        "metric": next((g["metric"] for g in config["evaluation"]["gates"] if g["metric"] != "example_count"), "auc"),
+        "metric": next((j["metric"] for j in judged["judgements"] if j["metric"] != "example_count"), "auc")
+        if judged
+        else "auc",
         "training": None,
         "features": [],
         "nodes": history["nodes"],
@@ -150,7 +157,7 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         by_name = slices.read_slices(inputs["evaluation"].uri, facts["models"])
         names = order.worst_first(by_name, judged["judgements"], facts["metric"])
         curves = order.kept_curves(by_name, names)
-        facts["gates"] = verdict.with_intervals(judged["judgements"], by_name)
+        facts["gates"] = [verdict.as_shown(j) for j in judged["judgements"]]
         facts["slices"] = [{k: v for k, v in by_name[n].items() if k != "curves"} for n in [OVERALL, *names]]
     if "model_run" in inputs:
         facts["training"] = training.history(

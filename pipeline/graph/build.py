@@ -91,7 +91,7 @@ def create_pipeline(
     baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
     blessed_model = Resolver(
         strategy_class=blessed,
-        config=before,
+        config={**before, "split": config.split_digest} if blessed is LatestBlessedModel else {},
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
     ).with_id(NodeId.BLESSED_MODEL)
@@ -99,7 +99,9 @@ def create_pipeline(
         config,
         examples=ingest.outputs["examples"],
         model=candidate.outputs["model"],
+        report=ingest.outputs["report"],
         blessed_model=blessed_model.outputs["model"],
+        blessed=blessed_model.outputs["model_blessing"],
         baselines={name: node.outputs["model"] for name, node in baselines.items()},
     )
     serving_check = ServingCheck(
