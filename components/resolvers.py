@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import ml_metadata as mlmd
 from tfx import types
@@ -81,7 +82,7 @@ def _model_of(blessing: types.Artifact) -> int:
 def _best(blessings: Sequence[types.Artifact]) -> types.Artifact | None:
     """Return the blessing with the highest AUC, newest first, as far as each was compared with the next."""
     best, height, highest = None, 0.0, 0.0
-    for newer, older in zip(blessings, blessings[1:], strict=False):
+    for newer, older in pairwise(blessings):
         metrics = _metrics(newer)
         if newer.get_int_custom_property(COMPARED_WITH) != older.id or not {"candidate", "blessed"} <= metrics.keys():
             break

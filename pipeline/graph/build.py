@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen
+from tfx.components import ExampleValidator
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
 from components.artifacts import DataBlessing
+from components.beam import IN_PROCESS
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
@@ -21,8 +22,9 @@ from components.report.component import Report
 from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
+from components.statistics import StatisticsGen
 from components.trainer import feature_table, trainer
-from components.transform.component import ONE_MACHINE, Transform
+from components.transform.component import Transform
 from configs import Config
 from configs.data import span_number
 from configs.features import columns_to_json
@@ -44,7 +46,7 @@ def create_pipeline(
     columns = columns_to_json(config.raw_columns.values())
 
     ingest = Ingest(config, evidence=f"{root}/refused")
-    statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
+    statistics = StatisticsGen(ingest.outputs["examples"], _statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Only our own strategies look at spans.
@@ -72,7 +74,7 @@ def create_pipeline(
         disable_statistics=True,
         disable_analyzer_cache=True,  # nothing reads it
     )
-    if config.beam.runner == ONE_MACHINE:
+    if config.beam.runner == IN_PROCESS:
         # The default is one file, and training deals out files to workers.
         bundles = max(_TRANSFORMED_FILES, config.training.workers)
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
