@@ -19,7 +19,6 @@ from tfx import types
 from tfx.components.statistics_gen import executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
-from tfx.types.component_spec import ExecutionParameter
 from tfx.utils import json_utils
 from tfx_bsl.arrow import array_util
 
@@ -154,28 +153,18 @@ def _supported(options: tfdv.StatsOptions, inputs: dict[str, list[types.Artifact
     )
 
 
-class StatisticsGenSpec(standard_component_specs.StatisticsGenSpec):
-    """TFX's, and a digest of our source for the cache key."""
-
-    PARAMETERS = {
-        **standard_component_specs.StatisticsGenSpec.PARAMETERS,
-        "code": ExecutionParameter(type=str, optional=True),
-    }
-
-
 class StatisticsGen(base_beam_component.BaseBeamComponent):
-    """TFX's StatisticsGen with the executor above. `code` is a digest of our source; it only makes the cache key."""
+    """TFX's StatisticsGen with the executor above."""
 
-    SPEC_CLASS = StatisticsGenSpec
+    SPEC_CLASS = standard_component_specs.StatisticsGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
 
-    def __init__(self, examples: types.BaseChannel, options: tfdv.StatsOptions | None, code: str):
+    def __init__(self, examples: types.BaseChannel, options: tfdv.StatsOptions | None):
         super().__init__(
-            spec=StatisticsGenSpec(
+            spec=standard_component_specs.StatisticsGenSpec(
                 examples=examples,
                 stats_options_json=options.to_json() if options else None,
                 exclude_splits=json_utils.dumps([]),
-                code=code,
                 statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
             )
         )
