@@ -25,6 +25,8 @@ class IALS(VectorRanker, ClosedForm):
     past, so that the newest events count without another training.
     """
 
+    seeded = True
+
     def __init__(self, config: IALSConfig, features: Sequence[TransformedFeature]):
         super().__init__(config, features)
         self.past = Past(features, config.past)
@@ -44,8 +46,7 @@ class IALS(VectorRanker, ClosedForm):
         met = known.matrix(binary=False)
         met = met[np.flatnonzero(np.diff(met.indptr))]  # users without events have the vector 0
         of_items = met.T.tocsr()
-        random = np.random.default_rng(self._config.seed)
-        items = random.normal(scale=_DEVIATION / np.sqrt(config.dim), size=(self.items, config.dim))
+        items = tf.random.normal([self.items, config.dim], stddev=_DEVIATION / np.sqrt(config.dim)).numpy()
         for _ in range(config.sweeps):
             users = self.solved(met, items)
             items = self.solved(of_items, users)

@@ -22,6 +22,8 @@ class MultVAE(TrainedRanker, VectorRanker):
     Equations 1 to 5; the weight of the divergence rises to `beta` (section 2.2.2). A request is answered by the mean.
     """
 
+    past: Past
+
     def __init__(self, config: MultVAEConfig, features: Sequence[TransformedFeature]):
         super().__init__(config, features)
         self.past = Past(features, config.past)

@@ -83,10 +83,9 @@ class IALS(OfPast):
     type: Literal["ials"]
     dim: int = Field(default=64, ge=1, description="Dimension of the vectors.")
     l2: float = Field(default=0.003, gt=0, description="L2 penalty, times (events + unobserved * entities) ** nu.")
-    unobserved: float = Field(default=0.1, gt=0, description="Weight of a pair that nobody met, alpha_0.")
+    unobserved: float = Field(default=2.0, gt=0, description="Weight of a pair that nobody met, alpha_0.")
     nu: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="How the penalty grows with events.")
     sweeps: int = Field(default=16, ge=1, description="How often users and items are solved in turn.")
-    seed: int = Field(default=1, ge=0, description="Seed of the first vectors.")
 
 
 class Drawn(Section):

@@ -222,7 +222,7 @@ def ranking_of(model: ItemRanker, known: Interactions, examples: tf.data.Dataset
                 continue
             wanted.setdefault(of, set()).add(int(columns[row]))
             if of not in firsts or pasts[row] < firsts[of][0]:
-                firsts[of] = pasts[row], {f.name: inputs[f.name][row] for f in model.features}
+                firsts[of] = int(pasts[row]), {f.name: inputs[f.name][row] for f in model.features}
     if not wanted:
         return 0.0
     met, users, total = known.matrix(), list(wanted), 0.0
@@ -235,7 +235,7 @@ def ranking_of(model: ItemRanker, known: Interactions, examples: tf.data.Dataset
         seen = met[some]
         scores[np.repeat(np.arange(len(some)), np.diff(seen.indptr)), seen.indices] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-        for row, of in enumerate(some):
-            hits = np.array([b in wanted[of] for b in best[row].tolist()])
+        for place, of in enumerate(some):
+            hits = np.array([b in wanted[of] for b in best[place].tolist()])
             total += float((hits * discounts[: len(hits)]).sum() / discounts[: len(wanted[of])].sum())
     return total / len(users)

@@ -1,5 +1,7 @@
 """Events in order, from rows with a past, and the rows that sequence models train on."""
 
+from itertools import chain, pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,7 +79,7 @@ def test_each_event_but_a_users_first_is_a_target_once(histories, length):
     owners = np.arange(len(sequences))
     users = np.repeat(owners, [len(s) for s in sequences])
     events = Interactions(users, np.concatenate(sequences), np.ones(len(users)), len(owners), 31, sequences, owners)
-    pairs = sorted((u, a, b) for u, s in enumerate(histories) for a, b in zip(s, s[1:], strict=False))
+    pairs = sorted((u, a, b) for u, s in enumerate(histories) for a, b in pairwise(s))
     if not pairs:
         with pytest.raises(ValueError, match="needs a user with two events"):
             next_events(events, length)
@@ -111,5 +113,5 @@ def test_batches_go_on_in_the_middle_as_they_would_have_gone():
     whole = [b["user"].numpy().tolist() for b, _ in rows.batches(3, rows.steps(3), epochs=3, seed=5)]
     rest = [b["user"].numpy().tolist() for b, _ in rows.batches(3, rows.steps(3), epochs=3, seed=5, first=6)]
     assert rest == whole[6:]
-    assert sorted(sum(whole[:4], [])) == sorted(sum(whole[4:8], [])) == list(range(10))
+    assert sorted(chain(*whole[:4])) == sorted(chain(*whole[4:8])) == list(range(10))
     assert whole[:4] != whole[4:8]

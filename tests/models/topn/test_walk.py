@@ -6,7 +6,20 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import (
-    BPR, EASE, IALS, SLIST, BERT4Rec, Drawn, GRU4Rec, ItemKNN, LightGCN, MultVAE, Negatives, NeuMF, SASRec, Training,
+    BPR,
+    EASE,
+    IALS,
+    SLIST,
+    BERT4Rec,
+    Drawn,
+    GRU4Rec,
+    ItemKNN,
+    LightGCN,
+    MultVAE,
+    Negatives,
+    NeuMF,
+    SASRec,
+    Training,
     YouTube,
 )  # fmt: skip
 from models.base import ClosedForm, OwnBatches, VectorRetriever
@@ -109,7 +122,9 @@ def test_it_learns_and_answers_alike_eager_traced_exported_and_loaded(sample, tm
 def test_training_keeps_the_epoch_that_ranks_best(sample, tmp_path):
     write_examples(sample, tmp_path / "examples", [400])
     job = make_job(sample, tmp_path, tmp_path / "examples", CONFIGS["bpr"], epochs=3)
-    history = train(job.task, sample.transform_output, job.train_files, job.eval_files, job.model_folder, job.log_folder)
+    history = train(
+        job.task, sample.transform_output, job.train_files, job.eval_files, job.model_folder, job.log_folder
+    )
     ranked = [epoch["eval_ndcg_at_10"] for epoch in history["epochs"]]
     assert history["best_epoch"] == 1 + int(np.argmax(ranked))
     assert set(tf.saved_model.load(job.model_folder).signatures) >= {"serving_default", "retrieve"}
