@@ -303,6 +303,7 @@ def _identifies(feature: Feature) -> bool:
 
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+TRAIN_EVENTS = "__train_events"  # the column of the catalogue that counts an id's training rows
 WEIGHT = "__weight"  # the column of a transformed example that holds how much it counts, where `data.weight` is given
 
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.

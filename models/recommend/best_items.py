@@ -18,7 +18,9 @@ DEFAULT_K = 10
 
 Columns = Mapping[str, tf.Tensor]  # named columns as the signatures take them
 Ranker = Callable[[Columns], tf.Tensor]  # columns of [rows] -> scores [rows]
-Retrieval = Callable[[Columns, tf.Tensor], Found]  # columns of [batch], k -> scores, places in the catalogue, [batch, k]
+Retrieval = Callable[
+    [Columns, tf.Tensor], Found
+]  # columns of [batch], k -> scores, places in the catalogue, [batch, k]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def predict(
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
-        from pipeline.catalogue import Catalogue, newest_version
+        from components.catalogue import Catalogue, newest_version
         from serving.client import connect
 
         newest = newest_version(settings)

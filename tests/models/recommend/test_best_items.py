@@ -120,8 +120,10 @@ def test_users_may_ask_for_different_numbers_and_exclude_different_items(data):
         left = COUNT - len(set(exclude[row]) - {"?"})
         assert counts[row] == min(k[row], left)
         shown = items[row][: counts[row]].tolist()
-        assert len(set(shown)) == len(shown) and not set(shown) & set(exclude[row])
-        assert not items[row][counts[row] :].any() and not scores[row][counts[row] :].any()
+        assert len(set(shown)) == len(shown)
+        assert not set(shown) & set(exclude[row])
+        assert not items[row][counts[row] :].any()
+        assert not scores[row][counts[row] :].any()
         if kind != "retrieval":
             assert shown == slow(user, list(ITEMS.ids), k[row], exclude[row])[0]
     assert items.shape == scores.shape == (len(users), max(counts))
