@@ -11,7 +11,7 @@ from components.catalogue import Catalogue
 from components.outcomes import NodeId, baseline_of
 from configs import Config, ConfigError
 from configs.features import Vocabulary
-from models.projection import PROJECTION_FILE
+from models.export.projection import PROJECTION_FILE
 from pipeline.running.nodes import Graph, Outcome
 
 
