@@ -27,7 +27,12 @@ progress = logging.getLogger("recsys.progress")
 
 
 def trainer(
-    config: Config, model: Model, code: str, examples: types.BaseChannel, transform_graph: types.BaseChannel
+    config: Config,
+    model: Model,
+    training: Training,
+    code: str,
+    examples: types.BaseChannel,
+    transform_graph: types.BaseChannel,
 ) -> Trainer:
     """Return the node that trains `model` on the transformed examples."""
     return Trainer(
@@ -39,7 +44,7 @@ def trainer(
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "model": canonical_json(model),
-            "training": canonical_json(config.training),
+            "training": canonical_json(training),
             "features": feature_table(config),
             "columns": json.dumps([asdict(column) for column in config.raw_columns.values()]),
             "user": config.data.user,

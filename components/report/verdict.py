@@ -11,7 +11,7 @@ from components.evaluator.gates import CANDIDATE, OVERALL
 from components.outcomes import NodeId, NodeState, RunState
 from components.serving_check import RESULT_FILE
 from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, read_json
-from configs.gates import LOWER_IS_BETTER
+from configs.gates import lower_is_better
 
 _PLACES = {
     NodeId.DATA_GATE: ("#anomalies", "Data, findings"),
@@ -59,7 +59,7 @@ def _margins(judgement: Mapping[str, Any], compared: Sequence[float | None]) -> 
     if value is None or low is None or high is None or judgement["margin"] is None:
         return [None, None]
     if judgement["against"] is not None:
-        down = judgement["metric"] in LOWER_IS_BETTER
+        down = lower_is_better(judgement["metric"])
     else:
         down = judgement.get("direction") == Direction.AT_MOST
     bounds = (value - high, value - low) if down else (low - value, high - value)

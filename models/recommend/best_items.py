@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.features import RawColumn
-from models.recommend.index import Found, best, in_blocks
+from models.layers.index import Found, best, in_blocks
 from transforms.raw import default_values, named_input_specs
 
 PAIRS_AT_ONCE = 1 << 14  # rows that the ranker scores at a time: what bounds its memory
@@ -103,7 +103,14 @@ class BestItems(tf.Module):
         n is the largest k, or as many items as there are. A row that has fewer ends in "" with a score of 0. Raises
         InvalidArgumentError, from the graph, where a k is below 1 or columns differ in length.
         """
-        given = self.defaults() | given
+        return self._answer(given, self._ranker)
+
+    def candidates(self, **given: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the same by retrieval alone."""
+        return self._answer(given, None)
+
+    def _answer(self, given: Columns, ranker: Ranker | None) -> dict[str, tf.Tensor]:
+        given = self.defaults() | dict(given)
         batch = tf.reduce_max(tf.stack([tf.shape(x)[0] for x in given.values()]))
         given = {n: tf.broadcast_to(x, tf.concat([[batch], tf.shape(x)[1:]], axis=0)) for n, x in given.items()}
         k, exclude = given.pop("k"), given.pop("exclude")
@@ -112,7 +119,7 @@ class BestItems(tf.Module):
         ):
             k = tf.cast(tf.minimum(k, self._count), tf.int32)
         excluded = tf.sort(self._places.lookup(exclude), axis=1)
-        scores, places = self._best(given, tf.reduce_max(k), excluded)
+        scores, places = self._best(given, tf.reduce_max(k), excluded, ranker)
         # A row has what is no exclusion, what has a score at all, and no more than it asked for.
         within = tf.logical_and(scores > -np.inf, tf.range(tf.shape(scores)[1]) < k[:, tf.newaxis])
         counts = tf.reduce_sum(tf.cast(within, tf.int32), axis=1)
@@ -124,19 +131,19 @@ class BestItems(tf.Module):
             "counts": counts,
         }
 
-    def _best(self, asked: Columns, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+    def _best(self, asked: Columns, k: tf.Tensor, excluded: tf.Tensor, ranker: Ranker | None) -> Found:
         """Return the best `k`, or all there are, for columns of [batch]; what is excluded or missing scores -inf."""
         if self._retrieval is None:
             rows = tf.shape(excluded)[0]
             places = tf.broadcast_to(tf.range(self._count), [rows, self._count])
             return best(_without(self._ranked(asked, places), places, excluded), k)
-        wanted = tf.maximum(k, self._candidates) if self._ranker else k
+        wanted = tf.maximum(k, self._candidates) if ranker else k
         # No more than all that is excluded can be among the best.
         scores, places = self._retrieval(asked, tf.minimum(wanted + tf.shape(excluded)[1], self._count))
         scores = _without(scores, places, excluded)
         scores, at = tf.math.top_k(scores, tf.minimum(wanted, tf.shape(scores)[1]))
         places = tf.gather(places, at, batch_dims=1)
-        if self._ranker is None:
+        if ranker is None:
             return scores, places
         ranked = tf.where(scores > -np.inf, self._ranked(asked, places), -np.inf)
         scores, at = tf.math.top_k(ranked, tf.minimum(k, tf.shape(ranked)[1]))
@@ -144,7 +151,7 @@ class BestItems(tf.Module):
 
     def _ranked(self, asked: Columns, places: tf.Tensor) -> tf.Tensor:
         """Return the ranker's scores of the items at `places` [batch, n] for each row of `asked`."""
-        rows, n = tf.unstack(tf.shape(places))
+        rows, n = tf.unstack(tf.shape(places), 2)
         ranker = self._ranker
         assert ranker is not None
 
@@ -154,7 +161,7 @@ class BestItems(tf.Module):
             return (ranker({**of_user, **of_item}),)
 
         pairs = [tf.repeat(tf.range(rows), n), tf.reshape(places, [-1])]
-        return tf.reshape(in_blocks(score, pairs, PAIRS_AT_ONCE, [tf.float32])[0], [rows, n])
+        return tf.reshape(in_blocks(score, pairs, PAIRS_AT_ONCE, [tf.TensorSpec([None], tf.float32)])[0], [rows, n])
 
 
 def _without(scores: tf.Tensor, places: tf.Tensor, excluded: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ import configs
 import models
 import transforms
 from components.artifacts import DataBlessing
+from components.assembler import Assembler
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
@@ -90,16 +91,29 @@ def create_pipeline(
 
     training_code = _source("models", "transforms", "components/trainer.py")
 
-    def train(model, name: str):
+    def train(model, name: str, training=config.training):
         return trainer(
             config,
             model,
+            training,
             training_code,
             transform.outputs["transformed_examples"],
             transform.outputs["transform_graph"],
         ).with_id(name)
 
     candidate = train(config.model, NodeId.TRAINER)
+    stages = {"ranker": candidate.outputs["model"]}
+    retrieval: list[BaseNode] = []
+    if config.retrieval.model is not None:
+        retrieval = [train(config.retrieval.model, NodeId.RETRIEVAL, config.training_of(config.retrieval))]
+        stages["retrieval_model"] = retrieval[0].outputs["model"]
+    assembler = Assembler(
+        config,
+        columns,
+        code=_source("components/assembler.py", "components/catalogue.py", "models/recommend", "models/layers"),
+        catalogue=ingest.outputs["catalogue"],
+        **stages,
+    )
     baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
     blessed_model = Resolver(
         strategy_class=blessed,
@@ -109,9 +123,10 @@ def create_pipeline(
     ).with_id(NodeId.BLESSED_MODEL)
     evaluator = Evaluator(
         config,
-        code=_source("components/evaluator"),
+        code=_source("components/evaluator", "models/recommend"),
         examples=ingest.outputs["examples"],
-        model=candidate.outputs["model"],
+        catalogue=ingest.outputs["catalogue"],
+        model=assembler.outputs["model"],
         blessed_model=blessed_model.outputs["model"],
         baselines={name: node.outputs["model"] for name, node in baselines.items()},
     )
@@ -119,7 +134,7 @@ def create_pipeline(
         config,
         columns,
         code=_source("components/serving_check.py", "components/requests.py"),
-        model=candidate.outputs["model"],
+        model=assembler.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         examples=ingest.outputs["examples"],
     )
@@ -127,7 +142,7 @@ def create_pipeline(
         config,
         columns,
         code=_source("components/pusher.py"),
-        model=candidate.outputs["model"],
+        model=assembler.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         examples=ingest.outputs["examples"],
@@ -136,7 +151,7 @@ def create_pipeline(
     )
     judged = [
         ingest, statistics, schema, validator, accepted_data, gate, transform,
-        candidate, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
+        candidate, *retrieval, assembler, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
     ]  # fmt: skip
     report = Report(
         config,

@@ -186,6 +186,7 @@ class RankingMetrics(metric_types.Metric):
     def __init__(self, path: str, user: str, item: str, name: str = "ranking_metrics"):
         """`path` is that of `Ranked`; `user` and `item` are the columns of their ids."""
         super().__init__(_computations, name=name, path=path, user=user, item=item)
+        self.item = item
 
 
 metric_types.register_metric(RankingMetrics)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.features import RawColumn
+from models.layers.index import best
 from models.recommend import best_items
 from models.recommend.best_items import BestItems, Items
-from models.recommend.index import best
 
 COUNT = 30
 COLUMNS = {
