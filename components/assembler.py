@@ -29,7 +29,6 @@ class AssemblerSpec(ComponentSpec):
         "retrieval": ExecutionParameter(type=str),
         "columns": ExecutionParameter(type=str),
         "item": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
     }
     INPUTS = {
         "ranker": ChannelParameter(type=standard_artifacts.Model),
@@ -68,13 +67,12 @@ class Assembler(base_component.BaseComponent):
     SPEC_CLASS = AssemblerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AssemblerExecutor)
 
-    def __init__(self, config: Config, columns: str, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, columns: str, **inputs: types.BaseChannel):
         super().__init__(
             spec=AssemblerSpec(
                 retrieval=canonical_json(config.retrieval),
                 columns=columns,
                 item=config.data.item,
-                code=code,
                 model=types.Channel(type=standard_artifacts.Model),
                 **inputs,
             )

@@ -209,7 +209,6 @@ class DataGateSpec(ComponentSpec):
     PARAMETERS = {
         "validation": ExecutionParameter(type=str),
         "compared": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -284,12 +283,11 @@ class DataGate(base_component.BaseComponent):
     SPEC_CLASS = DataGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(DataGateExecutor)
 
-    def __init__(self, config: Config, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, **inputs: types.BaseChannel):
         super().__init__(
             spec=DataGateSpec(
                 validation=canonical_json(config.validation),
                 compared=json.dumps(config.compared_columns),
-                code=code,
                 blessing=types.Channel(type=DataBlessing),
                 **inputs,
             )

@@ -126,7 +126,6 @@ class CuratedSchemaSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "required": ExecutionParameter(type=str),
         "sequences": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "text_digest": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {"statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics)}
@@ -183,14 +182,13 @@ class CuratedSchema(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CuratedSchemaExecutor)
     DRIVER_CLASS = CuratedSchemaDriver
 
-    def __init__(self, config: Config, statistics: types.BaseChannel, code: str):
+    def __init__(self, config: Config, statistics: types.BaseChannel):
         super().__init__(
             spec=CuratedSchemaSpec(
                 path=config.schema_path,
                 columns=json.dumps(column_types(config)),
                 required=json.dumps(config.required_columns),
                 sequences=json.dumps([c.name for c in config.raw_columns.values() if c.length is not None]),
-                code=code,
                 statistics=statistics,
                 schema=types.Channel(type=standard_artifacts.Schema),
             )

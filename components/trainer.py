@@ -27,12 +27,7 @@ progress = logging.getLogger("recsys.progress")
 
 
 def trainer(
-    config: Config,
-    model: Model,
-    training: Training,
-    code: str,
-    examples: types.BaseChannel,
-    transform_graph: types.BaseChannel,
+    config: Config, model: Model, training: Training, examples: types.BaseChannel, transform_graph: types.BaseChannel
 ) -> Trainer:
     """Return the node that trains `model` on the transformed examples."""
     return Trainer(
@@ -49,7 +44,6 @@ def trainer(
             "columns": json.dumps([asdict(column) for column in config.raw_columns.values()]),
             "user": config.data.user,
             "item": config.data.item,
-            "code": code,
         },
     )
 

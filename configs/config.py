@@ -18,7 +18,18 @@ from configs.base import ColumnName, ConfigError, Section, check_mounted, resolv
 from configs.data import Data
 from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import BLESSED, LIST_METRICS, MOST_BASELINES, STAGE_METRICS, Evaluation, Ranking, Validation, at_k
+from configs.gates import (
+    BLESSED,
+    EACH_BASELINE,
+    LIST_METRICS,
+    MOST_BASELINES,
+    STAGE_METRICS,
+    Evaluation,
+    Ranking,
+    Validation,
+    at_k,
+    default_ranking_gates,
+)
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.retrieval import Retrieval
@@ -127,8 +138,8 @@ class Config(Section):
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
         for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
-                choices = ", ".join([*self.baselines, BLESSED])
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
@@ -145,7 +156,7 @@ class Config(Section):
         if self.model_name == RELEASE_FOLDER:
             raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
-            if name in (BLESSED, "candidate"):
+            if name in (BLESSED, EACH_BASELINE, "blessed_best", "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
 
@@ -197,6 +208,19 @@ class Config(Section):
         """Columns that slices may name: text columns of the features and what ingest derives."""
         text = [c.name for c in self.raw_columns.values() if c.type == "string" and c.length is None]
         return text + list(DERIVED_COLUMNS)
+
+    @property
+    def judged_by(self) -> Evaluation:
+        """`evaluation`; where all labels are positive, the default gates are on lists: others have nothing to go by."""
+        if self.data.positives_only and "gates" not in self.evaluation.model_fields_set:
+            gates = default_ranking_gates(min((self.ranking or Ranking()).k))
+            return self.evaluation.model_copy(update={"gates": gates})
+        return self.evaluation
+
+    @property
+    def split_digest(self) -> str:
+        """Equal where two configs divide the same rows alike."""
+        return digest(self.data.split, self.data.user, self.data.time)
 
     @property
     def required_columns(self) -> list[str]:

@@ -45,6 +45,7 @@ def _known_metric(metric: str) -> str:
 
 MetricName = Annotated[str, AfterValidator(_known_metric)]
 BLESSED = "blessed"
+EACH_BASELINE = "baselines"  # in a gate: each of them
 MOST_BASELINES = 8
 
 
@@ -86,11 +87,22 @@ class Gate(Section):
     )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")
-    beats: str | None = Field(default=None, description="A baseline, or `blessed`: must be better than it by `by`.")
-    not_below: str | None = Field(default=None, description="A baseline, or `blessed`: must not be worse by over `by`.")
+    beats: str | None = Field(
+        default=None,
+        description="A baseline, `baselines` for each of them, or `blessed`: must be better than it by `by`.",
+    )
+    not_below: str | None = Field(
+        default=None,
+        description="A baseline, `baselines`, or `blessed`: must not be worse than it by over `by`. `blessed` is the "
+        "model last blessed and also the best of the last five, so that small losses do not add up.",
+    )
     by: float = Field(default=0.0, ge=0, description="Margin for `beats` and `not_below`, in the metric's unit.")
     each: list[ColumnName] | None = Field(
         default=None, description="Judge every value of this slice (one of `slices`) instead of all examples."
+    )
+    significant: bool = Field(
+        default=False,
+        description="Fail only where the shortfall is more than noise: where the margin's 95 % interval is below 0.",
     )
     min_examples: int = Field(default=0, ge=0, description="With `each`: slices with fewer examples are not judged.")
 
@@ -147,13 +159,36 @@ class Ranking(Section):
         return sorted(value)
 
 
+# What a config without gates is judged by.
+DEFAULT_GATES = (
+    Gate(metric="auc", not_below=EACH_BASELINE, by=0.002, significant=True),
+    Gate(metric="logloss", not_below=EACH_BASELINE, by=0.002, significant=True),
+    Gate(metric="calibration", at_least=0.9, significant=True),
+    Gate(metric="calibration", at_most=1.1, significant=True),
+    Gate(metric="auc", not_below=BLESSED, by=0.005, significant=True),
+    Gate(metric="logloss", not_below=BLESSED, by=0.005, significant=True),
+)
+
+
+def default_ranking_gates(k: int) -> list[Gate]:
+    """Return what a config without gates is judged by where its logs hold positives alone."""
+    return [
+        Gate(metric=f"ndcg@{k}", not_below=EACH_BASELINE, by=0.002, significant=True),
+        Gate(metric=f"ndcg@{k}", not_below=BLESSED, by=0.002, significant=True),
+    ]
+
+
 class Evaluation(Section):
     """What the model is judged on, always on the test split."""
 
     slices: list[Annotated[list[ColumnName], Field(min_length=1)]] = Field(
         default=[], description="Columns, alone or crossed, whose every value gets its own metrics."
     )
-    gates: list[Gate] = Field(default=[], description="All must hold for the model to be blessed and pushed.")
+    gates: list[Gate] = Field(
+        default=list(DEFAULT_GATES),
+        description="All must hold for the model to be blessed and pushed; `[]` blesses every model. The default "
+        "where the logs hold positives alone: NDCG@k not below that of the baselines and of `blessed`.",
+    )
     ranking: Ranking | None = Field(
         default=None,
         description="Judge the best k of all items too. Default: where the logs hold positives alone, where there is "
