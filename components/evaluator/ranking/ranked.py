@@ -127,6 +127,13 @@ class Ranked:
             found[f"index_recall@{k}"] = compared(overlap(served[users[asked]], exact[users[asked]], k), asked)
         return found
 
+    def names(self, model: int) -> list[str]:
+        """Return every metric that a model has; what compares stages is the candidate's alone."""
+        k = self.ks[0]
+        stages = [f"overlap@{k}", f"ndcg_loss@{k}"] if WHOLE in self.others else []
+        stages += [f"index_recall@{k}"] if EXACT in self.others else []
+        return [*names(self.ks), *(stages if model == 0 else []), *COUNTS]
+
     def covered(self, model: int, chosen: np.ndarray) -> float:
         """Return the coverage of the lists of the chosen pairs' users."""
         return coverage(self.lists[model][np.unique(self.pair_users[chosen])], self.ks[0], len(self.counts))
@@ -135,16 +142,6 @@ class Ranked:
         """Return all metrics of a model over all pairs."""
         index, every = self.models.index(model), np.arange(len(self.pair_users))
         return {name: float(_unsampled(v)) for name, v in metrics_of(self, index, every).items()}
-
-
-def stage_metrics(k: int) -> list[str]:
-    """Return the metrics of how the stages work together, which only the candidate has."""
-    return [f"overlap@{k}", f"ndcg_loss@{k}", f"index_recall@{k}"]
-
-
-def all_names(ks: Sequence[int]) -> list[str]:
-    """Return every metric's name."""
-    return [*names(ks), *stage_metrics(min(ks)), *COUNTS]
 
 
 def compared_names(ks: Sequence[int]) -> list[str]:
@@ -163,7 +160,7 @@ def metrics_of(ranked: Ranked, model: int, chosen: np.ndarray) -> dict[str, floa
         "held_out": float(len(chosen)),
         "reachable": float(np.mean(items >= 0)) if len(items) else float("nan"),
     }
-    return {name: found.get(name, float("nan")) for name in all_names(ranked.ks)}
+    return {name: found[name] for name in ranked.names(model)}
 
 
 def with_interval(values: np.ndarray) -> float | types.ValueWithTDistribution:
@@ -177,7 +174,7 @@ def _unsampled(value: float | types.ValueWithTDistribution) -> float:
 
 
 class RankingMetrics(metric_types.Metric):
-    """The metrics of `all_names` on each slice of the held-out events, from lists that were made before.
+    """The metrics of `Ranked.names` on each slice of the held-out events, from lists that were made before.
 
     A slice is its events: users have the held-out items that are in it, and their whole lists. Every other model also
     gets the first model's difference from it, user by user, as TFMA names differences: `ndcg@10_diff`.
@@ -217,9 +214,9 @@ class _Gather(beam.CombineFn):
     def __init__(self, path: str, user: str, item: str, models: Sequence[str], example_weighted: bool):
         self._path, self._user, self._item = path, user, item
         self._models, self._weighted = models, example_weighted
-        ks = Ranked.load(path).ks
-        self.keys = [self._key(m, name) for m in models for name in all_names(ks)] + [
-            self._key(m, name, is_diff=True) for m in models[1:] for name in compared_names(ks)
+        ranked = Ranked.load(path)
+        self.keys = [self._key(m, name) for place, m in enumerate(models) for name in ranked.names(place)] + [
+            self._key(m, name, is_diff=True) for m in models[1:] for name in compared_names(ranked.ks)
         ]
 
     def _key(self, model: str, metric: str, is_diff: bool = False) -> metric_types.MetricKey:
