@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.evaluator.gauc import grouped_auc
+from configs.features import LABEL
 
 SUSPICIOUS_AUC = 0.95
+MOST_ROWS = 100_000
 FEWEST = 20  # positives, and negatives, below which chance alone separates them
 
 
@@ -51,6 +56,59 @@ def measure(values: np.ndarray, labels: np.ndarray, users: np.ndarray) -> Leak |
             found.append(_separation(_share_of_others(codes.astype(np.int64), positive), positive, users))
         return max(found, key=lambda leak: leak.worst)
     return _separation(_share_of_others(values.astype(np.int64) + 1, positive), positive, users)
+
+
+def of_columns(batches: Iterable[pa.RecordBatch], user: str, columns: Sequence[str]) -> dict[str, Leak]:
+    """Return how well each column tells the labels of the first MOST_ROWS examples, where enough rows could tell.
+
+    `batches` are of lists, as Examples are; of several values the first counts.
+    """
+    taken: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        taken.append(batch)
+        rows += batch.num_rows
+        if rows >= MOST_ROWS:
+            break
+    if not taken:
+        return {}
+
+    def first(name: str) -> pa.Array:
+        parts = [_first(batch.column(name)) for batch in taken if name in batch.schema.names]
+        kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
+        if len(parts) < len(taken) or len(kinds) != 1:
+            return pa.nulls(rows)
+        (kind,) = kinds
+        return pa.concat_arrays([part.cast(kind) for part in parts])
+
+    labels = first(LABEL).to_numpy(zero_copy_only=False).astype(np.float64)
+    users = _codes(first(user))
+    found = {}
+    for name in columns:
+        values = first(name)
+        if pa.types.is_null(values.type):
+            continue
+        floating = pa.types.is_floating(values.type)
+        leak = measure(
+            values.to_numpy(zero_copy_only=False).astype(np.float64) if floating else _codes(values), labels, users
+        )
+        if leak is not None:
+            found[name] = leak
+    return found
+
+
+def _first(column: pa.Array) -> pa.Array:
+    if pa.types.is_null(column.type):
+        return column
+    values = column.flatten()
+    offsets = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    starts = np.cumsum(offsets) - offsets
+    return values.take(pa.array(np.where(offsets > 0, starts, 0), mask=offsets == 0))
+
+
+def _codes(column: pa.Array) -> np.ndarray:
+    encoded = column.dictionary_encode().indices
+    return encoded.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _order(values: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Leak:

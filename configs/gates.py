@@ -59,7 +59,8 @@ class Limits(Section):
 class Validation(Section):
     """The data gate: the curated schema, and limits on drift and skew.
 
-    Text is compared by L-infinity distance, numbers by Jensen-Shannon divergence (L-infinity is blind to them).
+    Text is compared by L-infinity distance, numbers by Jensen-Shannon divergence (L-infinity is blind to them). What
+    samples of few rows, or of few users or items, differ by chance is added to every limit.
     """
 
     schema_file: str | None = Field(
@@ -73,6 +74,11 @@ class Validation(Section):
         description="Kinds of anomaly (TFDV's names) that are reported without stopping the run.",
     )
     min_examples: int = Field(default=100, ge=1, description="Fewest examples each split must have.")
+    min_positives: int = Field(
+        default=50,
+        ge=0,
+        description="Where eval or test has fewer of the rarer label, the gate warns: no metric of theirs tells much.",
+    )
 
 
 class Gate(Section):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.leaks import FEWEST
 from configs.gates import Validation
 from pipeline.proposal.roles import Roles
 from pipeline.proposal.sample import Sample
@@ -41,7 +40,7 @@ def find_split(sample: Sample, roles: Roles) -> SplitGuess:
             )
         if roles.truth is not None:
             positives = min(float(np.nansum(roles.truth)), float(np.nansum(1 - roles.truth))) * share
-            if positives < FEWEST:
+            if positives < Validation().min_positives:
                 warnings.append(
                     f"about {positives:.0f} rows of the rarer label will be in test: too few to tell models apart"
                 )
