@@ -52,7 +52,9 @@ def create_pipeline(
     root = config.runs_folder
     columns = columns_to_json(config.raw_columns.values())
 
-    ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
+    ingest = Ingest(
+        config, evidence=f"{root}/refused", code=_source("components/ingest", "components/examples.py", "configs")
+    )
     statistics = StatisticsGen(
         ingest.outputs["examples"],
         _statistics_options(config),
