@@ -15,55 +15,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import getpass
-import json
 import os
 import pathlib
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from configs import Config
+from serving.release_state import (
+    CANARY,
+    STABLE,
+    Change,
+    Route,
+    Standing,
+    append_change,
+    parse_server_config,
+    read_history,
+    read_route,
+    read_server_config,
+    replace_file,
+    summary,
+    write_route,
+)
 from serving.server.status import Code, ServingError
 
-STABLE = "stable"
-CANARY = "canary"
 RELOAD_TIMEOUT_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Change:
-    """One line of the audit log."""
-
-    time: str
-    who: str
-    model: str
-    action: str
-    before: dict[str, Any]
-    after: dict[str, Any]
-    why: str
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a model's traffic is split: the canary's share of users, and of requests copied to it unseen."""
-
-    canary_percent: float = 0.0
-    shadow_percent: float = 0.0
-    salt: str = "0"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a model stands."""
-
-    model: str
-    labels: dict[str, int]
-    versions: list[int]
-    on_disk: list[int]
-    route: Route
-    states: dict[int, str] = field(default_factory=dict)
 
 
 Apply = Callable[[Any], None]
@@ -112,7 +89,7 @@ class Release:
         with self._locked():
             config, _ = self._read()
             text = text_format.MessageToString(config)
-            if not self.config_file.exists() or _parse(self.config_file.read_text(), self.config_file) != config:
+            if not self.config_file.exists() or read_server_config(self.config_file) != config:
                 replace_file(self.config_file, text)
 
     def standing(self) -> Standing:
@@ -135,7 +112,7 @@ class Release:
                 raise _usage(f"version {chosen} is the stable one; there is nothing to compare it with")
             # A larger share of a running canary keeps its users; another start of it is another experiment.
             running = before.labels.get(CANARY) == chosen
-            salt = before.route.salt if running else f"{chosen}.{len(self.history())}"
+            salt = before.route.salt if running else f"{chosen}.{secrets.token_hex(16)}"
             self._move(config, entry, {STABLE: stable, CANARY: chosen}, keep=[stable])
             self._write_route(Route(percent, shadow_percent, salt))
         return self.standing()
@@ -191,11 +168,7 @@ class Release:
 
     def history(self) -> list[Change]:
         """Every change of this model, oldest first."""
-        try:
-            lines = self.audit_file.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [change for line in lines if (change := Change(**json.loads(line))).model == self.model]
+        return read_history(self.audit_file, self.model)
 
     # The two steps
 
@@ -218,7 +191,7 @@ class Release:
                 replace_file(self.config_file, original)
             with contextlib.suppress(ServingError):
                 if self._apply and original is not None:
-                    self._apply(_parse(original, self.config_file))
+                    self._apply(parse_server_config(original, self.config_file))
             raise
         self._serve(entry, wanted)
         self._take_over(config)
@@ -255,14 +228,11 @@ class Release:
                 who=self._who,
                 model=self.model,
                 action=action,
-                before=_summary(before),
-                after=_summary(after),
+                before=summary(before),
+                after=summary(after),
                 why=why,
             )
-            with self.audit_file.open("a") as log:
-                log.write(json.dumps(asdict(change)) + "\n")
-                log.flush()
-                os.fsync(log.fileno())
+            append_change(self.audit_file, change)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -273,13 +243,7 @@ class Release:
             yield
 
     def _read(self) -> tuple[Any, Any]:
-        try:
-            text = self.config_file.read_text()
-        except FileNotFoundError:
-            text = ""
-        except OSError as error:
-            raise _usage(f"{self.config_file}: {error.strerror}") from error
-        config = _parse(text, self.config_file)
+        config = read_server_config(self.config_file)
         for entry in config.model_config_list.config:
             if entry.name == self.model:
                 return config, entry
@@ -330,23 +294,7 @@ class Release:
         return past
 
     def _write_route(self, route: Route) -> None:
-        routes = _read_routes(self.routes_file)
-        routes[self.model] = asdict(route)
-        replace_file(self.routes_file, json.dumps(routes, indent=2) + "\n")
-
-
-def read_route(file: pathlib.Path, model: str) -> Route:
-    """The split of a model's traffic; all to the stable version where the file says nothing."""
-    return Route(**_read_routes(file).get(model, {}))
-
-
-def _read_routes(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise _usage(f"{file}: not JSON: {error}") from error
+        write_route(self.routes_file, self.model, route)
 
 
 def reload_by_rpc(target: str, timeout: float = RELOAD_TIMEOUT_SECONDS) -> Apply:
@@ -370,16 +318,6 @@ def reload_by_rpc(target: str, timeout: float = RELOAD_TIMEOUT_SECONDS) -> Apply
     return apply
 
 
-def _parse(text: str, file: pathlib.Path) -> Any:
-    from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
-
-    try:
-        return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise _usage(f"{file}: not a ModelServerConfig: {error}") from error
-
-
 def _on_disk(entry: Any) -> list[int]:
     from serving.server.source import versions_on_disk
 
@@ -387,32 +325,6 @@ def _on_disk(entry: Any) -> list[int]:
         return sorted(versions_on_disk(entry.base_path))
     except ServingError:
         return []
-
-
-def replace_file(file: pathlib.Path, text: str) -> None:
-    """Whoever reads `file` sees the old text or the new, also after a power cut."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-        new.write(text)
-        new.flush()
-        os.fsync(new.fileno())
-    if file.exists():
-        os.chmod(new.name, file.stat().st_mode & 0o777)
-    else:
-        os.chmod(new.name, 0o644)
-    os.replace(new.name, file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _summary(standing: Standing) -> dict[str, Any]:
-    return {
-        "labels": standing.labels,
-        "canary_percent": standing.route.canary_percent,
-        "shadow_percent": standing.route.shadow_percent,
-    }
 
 
 def _usage(message: str) -> ServingError:

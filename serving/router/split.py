@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 
 from configs.serving import Rollback
 from serving.experiment import Exposure, Feedback, Rate, SequentialTest, click_rates
-from serving.release import CANARY, STABLE, Release, Route, read_route, replace_file
+from serving.release import CANARY, STABLE, Release, Route
+from serving.release_state import read_route, replace_file
 
 SAMPLES_KEPT = 10_000
 ROUTE_SECONDS = 1.0

@@ -150,6 +150,51 @@ def test_mistakes_are_named(served, tmp_path):
         release.canary(10, version=3)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"m": {"canary_percent": 101}}', "m.canary_percent"),
+        ('{"m": {"canary_percent": "many"}}', "m.canary_percent"),
+        ('{"m": {"shadow_percent": NaN}}', "m.shadow_percent"),
+        ('{"m": []}', "m: "),
+    ],
+)
+def test_a_split_that_cannot_be_read_is_named_with_the_way_on(served, text, says):
+    release = Release(served, "m")
+    release.routes_file.write_text(text)
+    with pytest.raises(ServingError, match=r"routes\.json") as error:
+        release.standing()
+    assert says in error.value.message
+    assert "delete it" in error.value.message
+    release.routes_file.unlink()
+    assert release.promote(1).labels == {STABLE: 1}
+
+
+def test_the_salt_of_a_canary_cannot_be_guessed_and_old_ones_are_kept(served):
+    release, other = Release(served, "m"), Release(served, "other")
+    for each in (release, other):
+        each.promote(1)
+    salts = {each.canary(10, version=2).route.salt for each in (release, other)}
+    assert len(salts) == 2
+    assert all(len(salt) >= 32 for salt in salts)
+    release.routes_file.write_text('{"m": {"canary_percent": 10.0, "shadow_percent": 0.0, "salt": "2.1"}}')
+    assert release.canary(20, version=2).route == Route(
+        20.0, 0.0, "2.1"
+    )  # began under an earlier release of this program
+
+
+def test_an_audit_line_that_a_crash_cut_short_spoils_no_other(served):
+    release = Release(served, "m")
+    release.promote(1)
+    with release.audit_file.open("a") as log:
+        log.write('{"time": "2026-01-01T00:00:00Z", "who"')
+    release.promote(2)
+    assert [change.after["labels"] for change in release.history()] == [{STABLE: 1}, {STABLE: 2}]
+
+
 def test_changes_made_at_once_come_one_after_the_other(served):
     release = Release(served, "m")
     release.promote(1)
