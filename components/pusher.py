@@ -35,7 +35,7 @@ from components.requests import named_columns
 from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, write_verdict
 from components.versions import artifacts_of, manifest_of, manifest_path, versions
 from configs import Config, digest
-from configs.features import RawColumn
+from configs.features import RawColumn, columns_from_json
 from transforms.raw import default_values
 
 WARMUP_FILE = "tf_serving_warmup_requests"
@@ -209,7 +209,7 @@ class PusherExecutor(base_executor.BaseExecutor):
             reason = Reason(text=text, metric="span", value=examples.span, limit=newer[1], direction=Direction.AT_LEAST)
             _publish(output, Verdict(by=NodeId.PUSHER, ruling=Ruling.SKIPPED, summary=text, reasons=(reason,)))
             return
-        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        columns = columns_from_json(exec_properties["columns"])
         with open(os.path.join(blessing.uri, VERDICT_FILE)) as stream:
             verdict = json.load(stream)
         with open(os.path.join(artifact_utils.get_single_uri(input_dict["report"]), COUNTS_FILE)) as stream:
