@@ -18,7 +18,7 @@ from configs.base import ColumnName, ConfigError, Section, check_mounted, resolv
 from configs.data import Data
 from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import BLESSED, MOST_BASELINES, Evaluation, Validation
+from configs.gates import BLESSED, EACH_BASELINE, MOST_BASELINES, Evaluation, Validation
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.serving import RELEASE_FOLDER, Serving
@@ -128,8 +128,8 @@ class Config(Section):
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
         for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
-                choices = ", ".join([*self.baselines, BLESSED])
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
@@ -142,7 +142,7 @@ class Config(Section):
         if self.model_name == RELEASE_FOLDER:
             raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
-            if name in (BLESSED, "candidate"):
+            if name in (BLESSED, EACH_BASELINE, "blessed_best", "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
 
@@ -172,6 +172,18 @@ class Config(Section):
         """Columns that slices may name: text columns of the features and what ingest derives."""
         text = [c.name for c in self.raw_columns.values() if c.type == "string" and c.length is None]
         return text + list(DERIVED_COLUMNS)
+
+    @property
+    def judged_by(self) -> Evaluation:
+        """`evaluation`, without the default gates where all labels are positive and they have nothing to go by."""
+        if self.data.positives_only and "gates" not in self.evaluation.model_fields_set:
+            return self.evaluation.model_copy(update={"gates": []})
+        return self.evaluation
+
+    @property
+    def split_digest(self) -> str:
+        """Equal where two configs divide the same rows alike."""
+        return digest(self.data.split, self.data.user, self.data.time)
 
     @property
     def required_columns(self) -> list[str]:
