@@ -43,6 +43,11 @@ BASELINES: Mapping[str, Model] = {
 }
 
 
+# A config is written by hand, or by a tool that writes as a hand would; what is larger is something else.
+MAX_YAML_CHARACTERS = 256 << 10
+MAX_YAML_VALUES = 100_000
+
+
 class Beam(Section):
     """How Beam pipelines run; the same pipeline on one machine and on a cluster."""
 
@@ -316,7 +321,11 @@ def canonical_json(value: Any) -> str:
 
 
 def _parse_yaml(text: str, where: str) -> Any:
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ConfigError(f"{where}: has {len(text):,} characters, and a config has at most {MAX_YAML_CHARACTERS:,}")
     try:
+        if "*" in text:  # perhaps an alias, which may stand for more aliases
+            _check_expansion(YAML(typ="safe", pure=True).compose(StringIO(text)), where)
         return YAML(typ="safe", pure=True).load(StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -329,6 +338,29 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
+
+
+def _check_expansion(root: Any, where: str) -> None:
+    """ConfigError where the nodes under `root`, aliases written out, are more than any config has, or endless."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        known = sizes.get(id(node))
+        if known == 0:
+            raise ConfigError(f"{where}:{node.start_mark.line + 1}: not valid YAML: an anchor that holds itself")
+        if known is None:
+            sizes[id(node)] = 0
+            value = node.value if isinstance(node.value, list) else []
+            inner = [each for pair in value for each in (pair if isinstance(pair, tuple) else (pair,))]
+            known = sizes[id(node)] = 1 + sum(map(size, inner))
+        if known > MAX_YAML_VALUES:
+            raise ConfigError(
+                f"{where}:{node.start_mark.line + 1}: its aliases stand for more than {MAX_YAML_VALUES:,} values"
+            )
+        return known
+
+    if root is not None:
+        size(root)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -283,8 +283,9 @@ class _WriteShard(beam.DoFn):
         self._time = time
 
     def process(self, element):
-        import tensorflow as tf
         from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+        from components.examples import record_writer
 
         (split_index, shard), batches = element
         batch = _concat(batches)
@@ -295,7 +296,7 @@ class _WriteShard(beam.DoFn):
             pa.RecordBatch.from_arrays([as_lists(batch.column(c)) for c in columns], names=columns)
         )
         path = f"{self._folders[split]}/data_tfrecord-{shard:05d}-of-{self._shards:05d}.gz"
-        with _committed(path) as temporary, tf.io.TFRecordWriter(temporary, "GZIP") as writer:
+        with _committed(path) as temporary, record_writer(temporary) as writer:
             for example in encoded:
                 writer.write(example)
         counts = {

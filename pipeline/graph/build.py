@@ -47,7 +47,7 @@ def create_pipeline(
     columns = columns_to_json(config.raw_columns.values())
 
     ingest = Ingest(config, evidence=f"{root}/refused")
-    statistics = StatisticsGen(ingest.outputs["examples"], _statistics_options(config))
+    statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Only our own strategies look at spans.
