@@ -36,10 +36,8 @@ def undirected(metric: str) -> bool:
 
 def _known_metric(metric: str) -> str:
     if metric not in BINARY_METRICS and at_k(metric) is None:
-        raise ValueError(
-            f"no metric {metric!r}; choose from {', '.join(BINARY_METRICS)}, and of lists of the best k items "
-            f"{', '.join(f'{name}@K' for name in RANKING_METRICS)}, such as ndcg@10"
-        )
+        binary, of_lists = (", ".join(map(repr, names)) for names in (BINARY_METRICS, RANKING_METRICS))
+        raise ValueError(f"expected {binary}, or with a k as in 'ndcg@10' one of {of_lists}, got {metric!r}")
     return metric
 
 
