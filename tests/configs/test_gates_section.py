@@ -127,7 +127,7 @@ def test_lists_are_judged_where_something_asks_for_them(load):
     assert load("retrieval.model={type: two_tower}").ranking is not None
     alone = load("data.label=null", "evaluation={ranking: {k: [3, 20]}}")
     assert {gate.metric for gate in alone.judged_by.gates} == {"ndcg@3"}
-    with pytest.raises(ConfigError, match="retrieval.index: lists and probes go with type: inverted"):
+    with pytest.raises(ConfigError, match=r"retrieval\.index: lists and probes go with type: inverted"):
         load("retrieval.index={lists: 3}")
-    with pytest.raises(ConfigError, match="retrieval.training.epochs"):
+    with pytest.raises(ConfigError, match=r"retrieval\.training\.epochs"):
         load("retrieval.training={epochs: 0}")
