@@ -112,9 +112,7 @@ def measure(config: Config, entry: Entry, seed: int, data: Data, splits: Splits,
             lists = full_ranking(config, f"{folder}/model", held, pasts)
             found[name] = judged(lists, held, seen, splits.train)
             if keep:
-                write_predictions(
-                    keep / f"{config.name}-{entry.name}-{seed}-{name.replace(' ', '-')}.npz", held, lists, scores
-                )
+                write_predictions(keep / f"{config.name}-{entry.name}-{seed}-{name.replace(' ', '-')}.npz", held, lists)
     return found
 
 
