@@ -33,12 +33,14 @@ else:
     Feature = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007
 
 __all__ = [
-    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "WEIGHT", "Bucketized", "Cold", "Crossed",
-    "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType", "Sequence", "Text",
-    "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json", "histories", "raw_columns",
+    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "TRAIN_EVENTS", "WEIGHT", "Bucketized",
+    "Cold", "Crossed", "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType",
+    "Sequence", "Text", "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json",
+    "histories", "raw_columns",
 ]  # fmt: skip
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+TRAIN_EVENTS = "__train_events"  # the column of the catalogue that counts an id's training rows
 WEIGHT = "__weight"  # the column of a transformed example that holds how much it counts, where `data.weight` is given
 
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.

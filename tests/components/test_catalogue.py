@@ -2,8 +2,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from components.catalogue import Catalogue
 from configs import load_config
-from pipeline.catalogue import Catalogue
 
 CONFIG = """\
 name: shop
