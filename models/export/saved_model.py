@@ -68,7 +68,7 @@ class ServedModel(tf.Module):
     def retrieved(self, columns: Mapping[str, tf.Tensor], approximate: bool) -> dict[str, tf.Tensor]:
         """Return the best items for named columns of users and context."""
         absent = default_values(c for name, c in self._columns.items() if name not in columns)
-        inputs = self.inputs_of_model(sparse_from_named({**absent, **columns}))
+        inputs = self.inputs_of_model(sparse_from_named({**absent, **columns}, self._columns))
         ids, logits = self._model.retrieve(inputs, approximate)
         return {"items": self._names.lookup(ids - 1), "scores": tf.sigmoid(logits)}
 
@@ -78,15 +78,15 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def serving_default(**columns):
-            return {"score": self.probability(sparse_from_named(columns))}
+            return {"score": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def rank(**columns):
-            return {"scores": self.probability(sparse_from_named(columns))}
+            return {"scores": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def transform_features(**columns):
-            return self.inputs_of_model(sparse_from_named(columns))
+            return self.inputs_of_model(sparse_from_named(columns, self._columns))
 
         @tf.function(autograph=False)
         def serve_examples(inputs):
@@ -118,7 +118,7 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def explain(**columns):
-            inputs = self.inputs_of_model(sparse_from_named(columns))
+            inputs = self.inputs_of_model(sparse_from_named(columns, self._columns))
             return {
                 "logit": self._model(inputs, training=False),
                 "features": tf.constant([f.name for f in self._features]),
