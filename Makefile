@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training \
+.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-pipeline bench-movielens bench-training \
 	bench-topk soak-serving soak-training
 
 help: ## what can be made
@@ -43,6 +43,9 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
+
+bench-pipeline: setup ## ingest, statistics, transform and evaluation against TFX's own components, and ten times the rows
+	@$(RUN)/python -m benchmarks.pipeline
 
 bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by two splits, and the family
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.movielens

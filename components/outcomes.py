@@ -19,6 +19,8 @@ class NodeId(enum.StrEnum):
     DATA_GATE = "DataGate"
     TRANSFORM = "Transform"
     TRAINER = "Trainer"
+    RETRIEVAL = "Retrieval"
+    ASSEMBLER = "Assembler"
     BLESSED_MODEL = "LastBlessedModel"
     EVALUATOR = "Evaluator"
     SERVING_CHECK = "ServingCheck"

@@ -33,12 +33,14 @@ else:
     Feature = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007
 
 __all__ = [
-    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "WEIGHT", "Bucketized", "Cold", "Crossed",
-    "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType", "Sequence", "Text",
-    "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json", "histories", "raw_columns",
+    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "TRAIN_EVENTS", "WEIGHT", "Bucketized",
+    "Cold", "Crossed", "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType",
+    "Sequence", "Text", "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json",
+    "histories", "raw_columns",
 ]  # fmt: skip
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+TRAIN_EVENTS = "__train_events"  # the column of the catalogue that counts an id's training rows
 WEIGHT = "__weight"  # the column of a transformed example that holds how much it counts, where `data.weight` is given
 
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.
@@ -59,8 +61,8 @@ def histories(features: Mapping[str, Feature]) -> list[History]:
 def raw_columns(features: Mapping[str, Feature], time: str | None, per_second: int = 1) -> dict[str, RawColumn]:
     """Return the columns that the features read, in the order they are first named.
 
-    `time` is the event time's column, and `per_second` how many of the logs' unit of time are a second. Raises ValueError where two features read one column in different ways, or one
-    needs the time and the logs have none.
+    `time` is the event time's column, and `per_second` how many of the logs' unit of time are a second. Raises
+    ValueError where two features read one column in different ways, or one needs the time and the logs have none.
     """
     columns: dict[str, RawColumn] = {}
     for name, feature in features.items():

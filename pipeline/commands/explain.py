@@ -30,7 +30,7 @@ def explain(
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/explain.log") as terminal:
-        from pipeline.catalogue import Catalogue, newest_version
+        from components.catalogue import Catalogue, newest_version
         from pipeline.explanation import explain as explained
 
         newest = newest_version(settings)

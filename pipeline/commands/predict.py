@@ -13,6 +13,7 @@ def predict(
     config: ConfigPath,
     user: Annotated[str, typer.Option(help="The user's id, as in the logs.")],
     top: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
+    exclude: Annotated[list[str] | None, typer.Option(help="Item to leave out; again for more.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
     target: Annotated[
         str | None,
@@ -23,8 +24,9 @@ def predict(
     label: Annotated[str | None, typer.Option(help="With --target: a version label such as stable.")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Rank all known items for a user with the newest served version."""
+    """Show the items that the newest served version recommends to a user."""
     import json
+    from itertools import islice
 
     from rich.console import Console
     from rich.table import Table
@@ -33,22 +35,34 @@ def predict(
     from pipeline.quiet import quiet
 
     settings = load_config(config, set_ or [])
+    exclude = exclude or []
     with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
-        from pipeline.catalogue import Catalogue, newest_version
+        from components.catalogue import Catalogue, newest_version
+        from components.versions import signatures_of
+        from models.recommend import RECOMMEND
         from serving.client import connect
 
         newest = newest_version(settings)
         catalogue = Catalogue.of(newest, settings)
         known = catalogue.user(user)
         items = catalogue.items()
+        one = {name: [value] for name, value in {settings.data.user: user, **known}.items()}
+        asked = {name: value for name, value in one.items() if name in settings.raw_columns}
         with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
-            one = {name: [value] for name, value in {settings.data.user: user, **known}.items()}
-            prediction = client.predict({**items.columns, **one}, signature="rank")
-        scores = prediction.outputs["scores"]
-        best = scores.argsort(kind="stable")[::-1][:top]
+            if RECOMMEND in signatures_of(newest):
+                left_out = {"exclude": [exclude]} if exclude else {}
+                prediction = client.predict({**asked, "k": [top], **left_out}, signature=RECOMMEND)
+                found = zip(*(prediction.outputs[name][0] for name in ("items", "scores")), strict=True)
+                best = [(i.decode() if isinstance(i, bytes) else str(i), float(score)) for i, score in found]
+            else:
+                prediction = client.predict({**items.columns, **one}, signature="rank")
+                scores = prediction.outputs["scores"]
+                order = (i for i in scores.argsort(kind="stable")[::-1] if items.ids[i] not in exclude)
+                best = [(items.ids[i], float(scores[i])) for i in islice(order, top)]
+        names = dict(zip(items.ids, items.names, strict=True))
         rows: list[dict[str, Any]] = [
-            {"rank": place + 1, "item": items.ids[i], "name": items.names[i], "score": round(float(scores[i]), 6)}
-            for place, i in enumerate(best)
+            {"rank": place, "item": item, "name": names.get(item, ""), "score": round(score, 6)}
+            for place, (item, score) in enumerate(best, start=1)
         ]
         answer = {
             "model": settings.model_name,
@@ -69,4 +83,4 @@ def predict(
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
         version = prediction.version or label or "served"
-        console.print(f"best of {len(scores):,} items, says {settings.model_name} version {version}")
+        console.print(f"best of {len(items.ids):,} items, says {settings.model_name} version {version}")

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from components.refusal import RefusedError
 from components.versions import artifacts_of, manifest_path, versions
 from configs import Config, ConfigError
-from configs.features import RawColumn
+from configs.features import TRAIN_EVENTS, RawColumn
+from models.recommend import best_items as candidate
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,19 @@ class Catalogue:
 
     def _read(self, what: str, where: pc.Expression | None) -> pa.Table:
         return pyarrow.dataset.dataset(f"{self._folder}/{what}", format="parquet").to_table(filter=where)
+
+
+def candidates(folder: str, item: str, columns: Mapping[str, RawColumn]) -> candidate.Items:
+    """Return the items of the catalogue at `folder` that training has met: those that may be recommended.
+
+    `item` is the column of their ids. Raises RefusedError for a catalogue that does not count them.
+    """
+    table = pyarrow.dataset.dataset(f"{folder}/items", format="parquet").to_table()
+    if TRAIN_EVENTS not in table.column_names:
+        raise RefusedError(f"{folder}: this catalogue was written by an earlier version; run Ingest again")
+    table = table.filter(pc.field(TRAIN_EVENTS) > 0)
+    cells = {c.name: _cells(table.column(c.name), c) for c in columns.values() if c.of == "item"}
+    return candidate.Items.in_fixed_order(table.column(item).to_pylist(), cells, table.column(TRAIN_EVENTS).to_pylist())
 
 
 def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
