@@ -93,4 +93,4 @@ def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
         return [v or raw.default for v in column.to_pylist()]
     separator = raw.separator or ""
     joined = [separator.join(v) if isinstance(v, list) else v for v in column.to_pylist()]
-    return [raw.default if v is None else v for v in joined]
+    return [raw.default if v is None else v * raw.per_second if raw.type == "int64" else v for v in joined]
