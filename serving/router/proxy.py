@@ -334,19 +334,25 @@ def _parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return json.loads(body)  # takes NaN and Infinity, as the server does
+        try:
+            return json.loads(body)  # takes NaN and Infinity, as the server does
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def _leaves(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if isinstance(value, list):
-        return [leaf for each in value for leaf in _leaves(each)]
-    if isinstance(value, dict):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            return [base64.b64decode(value["b64"])]
-        return []
-    return [value]
+    """The values inside nested lists, which a request may nest as deep as it likes; of base64, what it stands for."""
+    found, left = [], [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left.extend(reversed(value))
+        elif isinstance(value, dict):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                found.append(base64.b64decode(value["b64"]))
+        elif value is not None:
+            found.append(value)
+    return found
 
 
 def _rest_scores(body: bytes) -> Iterable[float]:
