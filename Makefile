@@ -8,7 +8,7 @@ help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: .venv/.synced ## the environment, from uv.lock
-.venv/.synced: uv.lock pyproject.toml deploy/setup.sh
+.venv/.synced: uv.lock pyproject.toml deploy/setup.sh deploy/tools.txt
 	@deploy/setup.sh && touch $@
 
 lint: setup ## style, types, layers and Dockerfiles
