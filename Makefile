@@ -2,7 +2,7 @@
 RUN := .venv/bin
 
 .PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training \
-	soak-serving soak-training
+	bench-topk soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,9 @@ bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 
 bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by two splits, and the family
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.movielens
+
+bench-topk: setup ## the search for the best of a million items: exact and by inverted lists, on one core
+	@TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topk
 
 soak-serving: setup ## 100 version swaps under constant load
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py

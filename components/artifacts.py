@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tfx.types.artifact import Artifact
 
 from components.report import REPORT_TYPE
+from components.verdict import Verdict, write_verdict
 
 VERDICT = "blessed"  # custom property of a gate's output: 1 goes on, 0 stops the run (TFX's ModelBlessing has the same)
 
@@ -25,7 +29,7 @@ class IngestReport(Artifact):
 
 
 class DataBlessing(Artifact):
-    """`findings.json`: what the data gate found. `baseline.pb`: the statistics that the next run's drift is held to."""
+    """`verdict.json`; `findings.json`: its findings; `baseline.pb`: what the next run's drift is held to."""
 
     TYPE_NAME = "recsys.DataBlessing"
 
@@ -34,3 +38,11 @@ class RunReport(Artifact):
     """`report.html`: the page of a run. `report.json`: what it says, for other programs and later runs."""
 
     TYPE_NAME = REPORT_TYPE
+
+
+def publish(verdict: Verdict, artifact: Artifact, span: int, details: Mapping[str, Any] | None = None) -> None:
+    """Write a gate's verdict into its artifact, and mark the artifact for resolvers and the metadata store."""
+    write_verdict(verdict, artifact.uri, details)
+    artifact.set_int_custom_property(VERDICT, int(verdict.accepted))
+    artifact.set_int_custom_property(SPAN, span)
+    artifact.set_string_custom_property("summary", verdict.summary)

@@ -20,10 +20,12 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.artifacts import SPAN, VERDICT, DataBlessing
+from components.artifacts import DataBlessing, publish
 from components.examples import read_batches
 from components.ingest.splitting import SPLITS
+from components.outcomes import NodeId
 from components.schema import load_statistics
+from components.verdict import Direction, Reason, Ruling, Verdict
 from configs import Config, canonical_json
 from configs.gates import Validation
 
@@ -34,16 +36,34 @@ _MAX_OFFENDERS = 3
 
 @dataclass
 class Finding:
-    """One thing that is not as it should be. `severity` is `error` (stops the run) or `warning`."""
+    """One thing that is not as it should be. `severity` is `error` (stops the run) or `warning`.
+
+    `value` and `limit` are numbers where the measure is one; else `value` says what was found, and the limit is the
+    schema.
+    """
 
     severity: str
     split: str
     feature: str
     measure: str
-    value: str
-    limit: str
+    value: float | str
+    limit: float | None
     what: str
     examples: list[str] = field(default_factory=list)
+    direction: Direction = Direction.AT_MOST
+
+    def as_reason(self) -> Reason:
+        """Return what it speaks against the data."""
+        number = self.value if isinstance(self.value, float | int) else None
+        found = str(self.value)
+        if self.limit is not None:
+            found = f"{self.measure} {self.value:g}, {self.direction} {self.limit:g} allowed"
+        shown = f" (for example {'; '.join(self.examples[:2])})" if self.examples else ""
+        return Reason(
+            text=f"{self.feature} in {self.split}: {self.what}; {found}{shown}", metric=self.measure, slice=self.split,
+            feature=self.feature, value=number, limit=self.limit,
+            direction=None if self.limit is None else self.direction,
+        )  # fmt: skip
 
 
 def schema_findings(
@@ -61,7 +81,7 @@ def schema_findings(
                     feature=name,
                     measure=kind,
                     value=reason.description,
-                    limit="schema",
+                    limit=None,
                     what=reason.short_description,
                     examples=offending_rows(examples, split, name, schema),
                 )
@@ -78,7 +98,7 @@ def distance_findings(
 ) -> list[Finding]:
     """Return a finding for every feature whose distance is over its limit, with the values that moved most."""
     return [
-        Finding("error", split, name, measure, f"{value:.3f}", f"{limit:.3f}", what, moved_values(name, before, now))
+        Finding("error", split, name, measure, round(value, 3), limit, what, moved_values(name, before, now))
         for name, (measure, value, limit) in sorted(measured.items())
         if value > limit
     ]
@@ -221,8 +241,8 @@ class DataGateExecutor(base_executor.BaseExecutor):
             if count < validation.min_examples:
                 findings.append(
                     Finding(
-                        "error", split, "(all)", "examples", f"{count:,}", f"{validation.min_examples:,}",
-                        "fewer examples than validation.min_examples",
+                        "error", split, "(all)", "examples", count, validation.min_examples,
+                        "fewer examples than validation.min_examples", direction=Direction.AT_LEAST,
                     )
                 )  # fmt: skip
             findings += schema_findings(
@@ -246,13 +266,11 @@ class DataGateExecutor(base_executor.BaseExecutor):
             )
 
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        errors = [f for f in findings if f.severity == "error"]
-        blessing.set_int_custom_property(VERDICT, int(not errors))
-        blessing.set_int_custom_property(SPAN, examples.span or 0)
-        blessing.set_string_custom_property("summary", _summary(findings, measured))
+        verdict = _verdict(findings, measured)
+        publish(verdict, blessing, examples.span or 0)
         with open(os.path.join(blessing.uri, FINDINGS_FILE), "w") as stream:
             json.dump(
-                {"blessed": not errors, "findings": [asdict(f) for f in findings], "distances": measured},
+                {"blessed": verdict.accepted, "findings": [asdict(f) for f in findings], "distances": measured},
                 stream,
                 indent=1,
             )
@@ -290,11 +308,22 @@ def _load_anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anoma
         return anomalies_pb2.Anomalies.FromString(stream.read())
 
 
-def _summary(findings: list[Finding], measured: dict[str, Any]) -> str:
-    errors = sum(f.severity == "error" for f in findings)
+def _verdict(findings: list[Finding], measured: dict[str, Any]) -> Verdict:
+    errors = [f for f in findings if f.severity == "error"]
     if errors:
-        return f"refused: {errors} finding{'s' if errors > 1 else ''}"
+        count = f"{len(errors)} finding{'s' if len(errors) > 1 else ''}"
+        return Verdict(
+            by=NodeId.DATA_GATE,
+            ruling=Ruling.REFUSED,
+            summary=f"refused: {count}",
+            sentence=f"The data gate refused the data: {count}. Nothing was trained; the version now served stays.",
+            reasons=tuple(f.as_reason() for f in errors),
+            next="Fix the logs. If the data has really changed, `recsys schema diff` shows how and `recsys schema "
+            "accept` takes it; limits of drift and skew are in `validation`.",
+            details=FINDINGS_FILE,
+        )
     worst = max(((v[1], n) for split in measured["skew"].values() for n, v in split.items()), default=(0.0, "none"))
     drift = max(((v[1], n) for n, v in measured["drift"].items()), default=None)
     said = f"accepted, {len(findings)} warnings; largest skew {worst[0]:.3f} ({worst[1]})"
-    return said + (f", drift {drift[0]:.3f} ({drift[1]})" if drift else ", no earlier run to drift from")
+    said += f", drift {drift[0]:.3f} ({drift[1]})" if drift else ", no earlier run to drift from"
+    return Verdict(by=NodeId.DATA_GATE, ruling=Ruling.ACCEPTED, summary=said, details=FINDINGS_FILE)

@@ -23,11 +23,13 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 
 from components.artifacts import PUSHED, VERDICT, Catalogue, IngestReport
-from components.evaluator.component import JUDGED_SPLIT, VERDICT_FILE
+from components.evaluator.component import JUDGED_SPLIT
 from components.examples import read_batches
 from components.ingest.component import COUNTS_FILE
+from components.outcomes import NodeId
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, write_verdict
 from components.versions import artifacts_of, manifest_of, manifest_path, versions
 from configs import Config, digest
 from configs.features import RawColumn
@@ -176,11 +178,9 @@ class PusherExecutor(base_executor.BaseExecutor):
             return
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         if (newer := newer_span(folder, examples.span or 0)) is not None:
-            output.set_int_custom_property(PUSHED, 0)
-            output.set_string_custom_property(
-                "summary",
-                f"not pushed: this run is for span {examples.span}, and {newer[0]} of span {newer[1]} is there",
-            )
+            text = f"not pushed: this run is for span {examples.span}, and {newer[0]} of span {newer[1]} is there"
+            reason = Reason(text=text, metric="span", value=examples.span, limit=newer[1], direction=Direction.AT_LEAST)
+            _publish(output, Verdict(by=NodeId.PUSHER, ruling=Ruling.SKIPPED, summary=text, reasons=(reason,)))
             return
         columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
         with open(os.path.join(blessing.uri, VERDICT_FILE)) as stream:
@@ -212,8 +212,13 @@ class PusherExecutor(base_executor.BaseExecutor):
 def _describe(output: types.Artifact, path: str, summary: str) -> None:
     output.set_string_custom_property("pushed_destination", path)
     output.set_string_custom_property("pushed_version", os.path.basename(path))
-    output.set_int_custom_property(PUSHED, 1)
-    output.set_string_custom_property("summary", summary)
+    _publish(output, Verdict(by=NodeId.PUSHER, ruling=Ruling.ACCEPTED, summary=summary))
+
+
+def _publish(output: types.Artifact, verdict: Verdict) -> None:
+    write_verdict(verdict, output.uri)
+    output.set_int_custom_property(PUSHED, int(verdict.accepted))
+    output.set_string_custom_property("summary", verdict.summary)
 
 
 class Pusher(base_component.BaseComponent):

@@ -34,7 +34,8 @@ def column_types(config: Config) -> dict[str, str]:
     return {
         config.data.user: "string",
         config.data.item: "string",
-        config.data.time: "int64",
+        **({config.data.time: "int64"} if config.data.time else {}),
+        **({config.data.weight: "float"} if config.data.weight else {}),
         **{c.name: c.type for c in config.raw_columns.values()},
         **({config.data.display: "string"} if config.data.display else {}),
         **dict.fromkeys(DERIVED_COLUMNS, "string"),

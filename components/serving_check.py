@@ -20,15 +20,17 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from components.artifacts import VERDICT
+from components.artifacts import VERDICT, publish
 from components.evaluator.component import JUDGED_SPLIT, PREDICTION
 from components.examples import read_serialized
+from components.outcomes import NodeId
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.verdict import Reason, Ruling, Verdict
 from configs import Config, canonical_json
 from configs.features import RawColumn
 from configs.serving import ServingCheck as CheckConfig
-from serving.check import Budget, CheckResult, serving_check
+from serving.check import TENSORFLOW_SERVING, Budget, CheckResult, serving_check
 
 RESULT_FILE = "serving_check.json"
 
@@ -70,23 +72,35 @@ class ServingCheckExecutor(base_executor.BaseExecutor):
             raise RefusedError("the model is not blessed, so it is not tried; the Evaluator's verdict says why")
         limits = CheckConfig.model_validate_json(exec_properties["limits"])
         columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
-        rows = next(
-            read_serialized(artifact_utils.get_single_instance(input_dict["examples"]), JUDGED_SPLIT, limits.rows)
-        )
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        rows = next(read_serialized(examples, JUDGED_SPLIT, limits.rows))
         model = artifact_utils.get_single_instance(input_dict["model"])
         result = check(path_utils.serving_model_path(model.uri), exec_properties["model_name"], columns, rows, limits)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        blessing.set_int_custom_property(VERDICT, int(result.ok))
-        server = os.path.basename(result.server)
-        seen = (
-            f"{result.requests:,} requests answered as evaluated by {'our server' if 'python' in server else server}: "
-            f"p50 {result.p50_ms:.1f} ms, {result.resident_mib:,.0f} MiB, up in {result.start_seconds:.0f} s"
-        )
-        blessing.set_string_custom_property(
-            "summary", seen if result.ok else f"refused: {result.problems[0].splitlines()[0]}"
-        )
+        publish(_verdict(result), blessing, examples.span or 0)
         with open(os.path.join(blessing.uri, RESULT_FILE), "w") as stream:
             json.dump(asdict(result), stream, indent=1)
+
+
+def _verdict(result: CheckResult) -> Verdict:
+    if result.ok:
+        server = os.path.basename(result.server)
+        seen = (
+            f"{result.requests:,} requests answered as evaluated by "
+            f"{server if server == TENSORFLOW_SERVING else 'our server'}: "
+            f"p50 {result.p50_ms:.1f} ms, {result.resident_mib:,.0f} MiB, up in {result.start_seconds:.0f} s"
+        )
+        return Verdict(by=NodeId.SERVING_CHECK, ruling=Ruling.ACCEPTED, summary=seen, details=RESULT_FILE)
+    return Verdict(
+        by=NodeId.SERVING_CHECK,
+        ruling=Ruling.REFUSED,
+        summary=f"refused: {result.problems[0].splitlines()[0]}",
+        sentence="The model passed its gates and failed in a real server. It was not pushed; the version now served "
+        "stays.",
+        reasons=tuple(Reason(text=problem) for problem in result.problems),
+        next="Limits of latency, memory and tolerance are in `serving.check`. The version now served stays.",
+        details=RESULT_FILE,
+    )
 
 
 class ServingCheck(base_component.BaseComponent):

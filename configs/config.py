@@ -19,6 +19,7 @@ from configs.data import Data
 from configs.features import (
     DERIVED_COLUMNS,
     LABEL,
+    WEIGHT,
     Bucketized,
     Crossed,
     Feature,
@@ -107,16 +108,20 @@ class Config(Section):
             if isinstance(feature, Crossed):
                 for part in feature.cross:
                     _check_crossable(name, part, self.features)
-        for name, column in (("user", data.user), ("item", data.item), ("time", data.time), ("display", data.display)):
-            if column in (*DERIVED_COLUMNS, LABEL):
+        label = data.label.column if data.label else None
+        for name, column in (*data.roles.items(), ("display", data.display)):
+            if column in DERIVED_COLUMNS or (column == LABEL and column != label):
                 raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
-        if data.label.column in DERIVED_COLUMNS:
-            raise ValueError(f"data.label: {data.label.column!r} is a column that ingest adds itself; rename yours")
-        for reserved in (*DERIVED_COLUMNS, LABEL):
-            if reserved != data.label.column and (reserved in columns or reserved in self.features):
+        for reserved in (*DERIVED_COLUMNS, LABEL, WEIGHT):
+            if reserved != label and (reserved in columns or reserved in self.features):
                 raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
-        if data.label.column in columns:
-            raise ValueError(f"features: the label column {data.label.column!r} cannot be a feature: it is the answer")
+        if label in columns:
+            raise ValueError(f"features: the label column {label!r} cannot be a feature: it is the answer")
+        if data.weight in columns:
+            raise ValueError(
+                f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
+                "it: it cannot be a feature"
+            )
         for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
             self._check_model(place, model)
         for name, contender in self.models.items():
@@ -185,15 +190,19 @@ class Config(Section):
     @property
     def required_columns(self) -> list[str]:
         """Columns of the examples that no row may lack."""
-        return [self.data.user, self.data.item, self.data.time, LABEL]
+        return [column for role, column in self.data.roles.items() if role != "label.column"] + [LABEL]
 
     @property
     def compared_columns(self) -> list[str]:
         """Columns of the examples whose distributions the data gate compares.
 
-        Not times, which always move on, and not sequences, which repeat what another column holds.
+        Not times, which always move on, not sequences, which repeat what another column holds, and no label that is
+        always 1.
         """
-        return [c.name for c in self.raw_columns.values() if c.type != "int64" and c.length is None] + [LABEL]
+        compared = [c.name for c in self.raw_columns.values() if c.type != "int64" and c.length is None]
+        if self.data.weight is not None:
+            compared.append(self.data.weight)
+        return compared if self.data.positives_only else [*compared, LABEL]
 
     @property
     def source(self) -> str:
@@ -384,7 +393,9 @@ def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature
         raise ValueError(
             f"features.{name}.feature: {feature.feature!r} has hashes: 2, a sequence takes one id an event"
         )
-    if name in (data.user, data.item, data.time, data.label.column, data.display):
+    if feature.events == "negative" and data.positives_only:
+        raise ValueError(f"features.{name}.events: negative, but these logs hold positives alone")
+    if name in (*data.roles.values(), data.display):
         raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")
 
 

@@ -35,6 +35,10 @@ class Label(Section):
         description="Comparison that makes a row positive: `>= 4`, `== click`. A number compares as a number, "
         "anything else as text, with `==` and `!=` only.",
     )
+    keep: Literal["all", "positives"] = Field(
+        default="all",
+        description="`positives`: rows that are not positive are left out, as if the logs had never held them.",
+    )
 
     @field_validator("positive")
     @classmethod
@@ -60,15 +64,24 @@ class Label(Section):
 
 
 class Split(Section):
-    """How examples are divided into train, eval and test; never by chance alone."""
+    """How examples are divided into train, eval and test; the same rows always the same way."""
 
-    by: Literal["time", "user_time", "hash", "span"] = Field(
+    by: Literal["time", "user_time", "leave_one_out", "user_share", "hash", "span"] = Field(
         description="`time`: the newest share of all rows is test, the next newest eval. `user_time`: the same "
-        "within each user's own rows. `hash`: by a stable hash of the columns in `columns`. `span`: the newest span "
-        "of the window is eval and test, in the proportion of their shares and by that hash; all before it is train."
+        "within each user's own rows. `leave_one_out`: each user's last event is test, the one before it eval. "
+        "`user_share`: a random share of each user's items, for logs without a time. `hash`: by a stable hash of the "
+        "columns in `columns`. `span`: the newest span of the window is eval and test, in the proportion of their "
+        "shares and by that hash; all before it is train."
     )
-    eval: Share = Field(default=0.1, description="Share of rows for validation.")
-    test: Share = Field(default=0.1, description="Share of rows for the final judgement.")
+    eval: Share = Field(default=0.1, description="Share of rows for validation; not with `leave_one_out`.")
+    test: Share = Field(default=0.1, description="Share of rows for the final judgement; not with `leave_one_out`.")
+    at_least: int = Field(
+        default=0,
+        ge=0,
+        description="With `user_time` and `user_share`: each user gives this many rows or more to eval and to test, "
+        "and otherwise its shares rounded down; where too few rows are left to train on, to test alone, then to none. "
+        "0: users with few rows give some by chance, so that the shares hold over all users.",
+    )
     columns: list[ColumnName] = Field(
         default=[], description="Columns hashed with `by: hash` and `by: span`; default: the user."
     )
@@ -79,7 +92,21 @@ class Split(Section):
             raise ValueError("eval and test must each be above 0 and leave something to train on (sum below 1)")
         if self.columns and self.by not in ("hash", "span"):
             raise ValueError("columns only go with by: hash and by: span")
+        if self.at_least and self.by not in ("user_time", "user_share"):
+            raise ValueError("at_least only goes with by: user_time and by: user_share")
+        if self.by == "leave_one_out" and (self.eval, self.test) != (0.1, 0.1):
+            raise ValueError("by: leave_one_out takes one event each, no shares: leave out eval and test")
         return self
+
+    @property
+    def within_users(self) -> bool:
+        """Whether each user's rows are divided by themselves, which needs all of them together."""
+        return self.by in ("user_time", "leave_one_out", "user_share")
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether the split follows the time of events."""
+        return self.by in ("time", "user_time", "leave_one_out")
 
 
 class Data(Section):
@@ -101,14 +128,30 @@ class Data(Section):
     )
     user: ColumnName = Field(description="Column of the user's id, always read as text.")
     item: ColumnName = Field(description="Column of the item's id, always read as text.")
-    time: ColumnName = Field(description="Column of the event's time.")
+    time: ColumnName | None = Field(
+        default=None,
+        description="Column of the event's time. Logs without one have no order: no splits, sequences or features by "
+        "time.",
+    )
     time_unit: TimeUnit = Field(default="s", description="Unit since 1970 of the time column, or `iso8601` text.")
+    ties: Literal["unknown", "file"] = Field(
+        default="unknown",
+        description="Which of a user's events of the same second came first: `unknown`: splits order them by a hash "
+        "and sequences leave them out; `file`: the one that the logs hold first, by file name and line.",
+    )
     time_range: tuple[datetime, datetime] | None = Field(
         default=None,
         description="Events outside are malformed rows; UTC where no zone is given. Default: from 1990 to a day after "
         "the run begins.",
     )
-    label: Label
+    label: Label | None = Field(
+        default=None, description="What makes a row positive. Logs without it hold positives alone: plays, purchases."
+    )
+    weight: ColumnName | None = Field(
+        default=None,
+        description="Column that says how much a positive counts, such as a number of plays: above 0. Only where all "
+        "rows are positives.",
+    )
     split: Split
     display: ColumnName | None = Field(default=None, description="Column that names an item to people: a title.")
     window: int = Field(
@@ -131,6 +174,18 @@ class Data(Section):
         """Whether the logs come in spans."""
         return SPAN in self.source
 
+    @property
+    def positives_only(self) -> bool:
+        """Whether every example is a positive: there is no label, or rows without one are left out."""
+        return self.label is None or self.label.keep == "positives"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The columns that mean something of their own, by what they mean; without those that the logs lack."""
+        label = self.label.column if self.label else None
+        found = {"user": self.user, "item": self.item, "time": self.time, "label.column": label, "weight": self.weight}
+        return {role: column for role, column in found.items() if column is not None}
+
     @field_validator("time_range")
     @classmethod
     def _forward(cls, value: tuple[datetime, datetime] | None) -> tuple[datetime, datetime] | None:
@@ -143,8 +198,13 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Data:
-        if len({self.user, self.item, self.time, self.label.column}) < 4:
-            raise ValueError("user, item, time and label.column must be four different columns")
+        roles = self.roles
+        if len(set(roles.values())) < len(roles):
+            *most, last = roles
+            raise ValueError(f"{', '.join(most)} and {last} must be different columns")
+        self._check_time()
+        if self.weight is not None and not self.positives_only:
+            raise ValueError("weight is for logs of positives: leave out label, or give it keep: positives")
         if len(set(self.rename.values())) < len(self.rename):
             raise ValueError("rename gives two columns one name")
         if not self.has_spans and (self.window > 1 or self.span is not None or self.split.by == "span"):
@@ -155,6 +215,22 @@ class Data(Section):
         if self.delimiter is not None and self.format not in (None, "csv"):
             raise ValueError("delimiter only goes with format: csv")
         return self
+
+    def _check_time(self) -> None:
+        if self.time is not None:
+            return
+        if self.split.needs_time:
+            raise ValueError(
+                f"split.by: {self.split.by} needs data.time, which these logs have not: use user_share (a random share "
+                "of each user's items) or hash"
+            )
+        for key, given in (
+            ("time_unit", self.time_unit != "s"),
+            ("time_range", self.time_range is not None),
+            ("ties", self.ties != "unknown"),
+        ):
+            if given:
+                raise ValueError(f"{key} says how to read data.time, which is not given")
 
 
 def span_number(span: str) -> int:

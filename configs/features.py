@@ -218,10 +218,11 @@ def histories(features: Mapping[str, Feature]) -> list[History]:
     return found
 
 
-def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColumn]:
+def raw_columns(features: Mapping[str, Feature], time: str | None) -> dict[str, RawColumn]:
     """Return the columns that the features read, in the order they are first named.
 
-    `time` is the event time's column. Raises ValueError where two features read one column in different ways.
+    `time` is the event time's column. Raises ValueError where two features read one column in different ways, or one
+    needs the time and the logs have none.
     """
     columns: dict[str, RawColumn] = {}
 
@@ -239,10 +240,17 @@ def raw_columns(features: Mapping[str, Feature], time: str) -> dict[str, RawColu
         elif isinstance(feature, Numeric | Bucketized):
             add(name, RawColumn(feature.column or name, "float", feature.of, None, float("nan")))
         elif isinstance(feature, Time):
+            if time is None:
+                raise ValueError(f"feature {name!r} is of kind time and needs data.time, which these logs have not")
             add(name, RawColumn(time, "int64", "context", None, MISSING_TIME))
             if feature.since:
                 add(name, RawColumn(feature.since, "int64", feature.of, None, MISSING_TIME))
         elif isinstance(feature, Sequence):
+            if time is None:
+                raise ValueError(
+                    f"feature {name!r} is a sequence and needs data.time, which these logs have not: nothing "
+                    "says which event came first"
+                )
             add(name, RawColumn(name, "string", "user", None, "", feature.length))
     return columns
 
@@ -295,6 +303,7 @@ def _identifies(feature: Feature) -> bool:
 
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+WEIGHT = "__weight"  # the column of a transformed example that holds how much it counts, where `data.weight` is given
 
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.
 ACTIVITY_BANDS = ("0", "1-9", "10-49", "50-199", "200+")

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from components.outcomes import ExitCode
 from components.refusal import RefusedError
 from configs import ConfigError
 from pipeline.commands import (
@@ -35,13 +36,10 @@ from pipeline.commands import (
 )
 from pipeline.commands import compile as compile_
 
-BROKE, WRONG_CALL, REFUSED = 1, 2, 3
-
 app = typer.Typer(
     name="recsys",
     help="Interaction logs in, a served, gated and reversible recommender out.\n\n"
-    "Exit codes: 0 done, 1 something broke, 2 the call or the config is wrong, 3 a gate said no, "
-    "4 (run-node) skipped: a gate before it said no, or a newer span is served.",
+    "Exit codes: " + "; ".join(f"{code} {code.means}" for code in ExitCode) + ".",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -90,7 +88,7 @@ def recsys(arguments: Sequence[str]) -> int:
     try:
         app(given)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else BROKE
+        return end.code if isinstance(end.code, int) else ExitCode.DONE if end.code is None else ExitCode.BROKE
     except Exception as error:
         if debug:
             traceback.print_exception(error)
@@ -98,12 +96,19 @@ def recsys(arguments: Sequence[str]) -> int:
     return 0
 
 
+def exit_code(error: Exception) -> ExitCode:
+    """Return what a command that ended in an error exits with."""
+    if isinstance(error, ConfigError):
+        return ExitCode.WRONG_CALL
+    return ExitCode.REFUSED if isinstance(error, RefusedError) else ExitCode.BROKE
+
+
 def _explain(error: Exception, debug: bool) -> int:
     """Print an error as its reader needs it and return the exit code."""
-    code = WRONG_CALL if isinstance(error, ConfigError) else REFUSED if isinstance(error, RefusedError) else BROKE
+    code = exit_code(error)
     # Beam adds the step to a message, which says nothing to whoever must mend a file.
     message = re.sub(r"\s*\[while running '.*?'\]", "", str(error)).strip() or type(error).__name__
-    if code == BROKE and not debug:
+    if code == ExitCode.BROKE and not debug:
         message += "\n(`recsys --debug` shows where; the run's log holds what the libraries said)"
-    print(f"{'refused' if code == REFUSED else 'error'}: {message}", file=sys.stderr)
+    print(f"{'refused' if code == ExitCode.REFUSED else 'error'}: {message}", file=sys.stderr)
     return code

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from components.outcomes import NodeId, baseline_of
 from configs import Config, ConfigError
 from configs.features import Vocabulary
 from models.projection import PROJECTION_FILE
@@ -20,11 +21,11 @@ def make_board(config: Config, run: str | None) -> str:
     Raises ConfigError where nothing was trained.
     """
     graph = Graph(config)
-    trainers = [node for node in graph.nodes if node == "Trainer" or node.startswith("Baseline.")]
+    trainers = [node for node in graph.nodes if node == NodeId.TRAINER or baseline_of(node) is not None]
     curves = {}
     for node in trainers:
         if outcome := _outcome(graph, node, run):
-            curves["candidate" if node == "Trainer" else node.removeprefix("Baseline.")] = outcome.uri("model_run")
+            curves[baseline_of(node) or "candidate"] = outcome.uri("model_run")
     alone = sorted(Path(config.runs_folder, "training").glob("*/logs"), key=os.path.getmtime) if run is None else []
     curves |= {f"train/{path.parent.name}": str(path) for path in alone}
     if "candidate" not in curves and not alone:
@@ -37,7 +38,7 @@ def make_board(config: Config, run: str | None) -> str:
     for name, source in curves.items():
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         (beside / name).symlink_to(os.path.abspath(source))
-    ingest = _outcome(graph, "Ingest", run)
+    ingest = _outcome(graph, NodeId.INGEST, run)
     shown = curves.get("candidate") or str(alone[-1])
     _write_projector(config, Path(shown, "projection"), ingest, beside)
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow_transform as tft
 
+from components.outcomes import NodeId
 from components.trainer import feature_table
 from configs import Config, ConfigError, digest
 from models.training import HISTORY_FILE, Task, train
@@ -30,7 +31,7 @@ def train_candidate(config: Config, report: Callable[[str], None], log: Callable
     Raises ConfigError where no run has transformed any, or had another feature table.
     """
     graph = Graph(config)
-    found = graph.latest("Transform")
+    found = graph.latest(NodeId.TRANSFORM)
     if found is None:
         raise ConfigError(f"{config.runs_folder}: no run has transformed examples yet; `recsys run {config.path}` does")
     made, properties = found

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from configs.features import (
     LABEL,
     MISSING_TIME,
+    WEIGHT,
     Bucketized,
     Crossed,
     Feature,
@@ -38,8 +39,9 @@ _SECOND_HASH = [0x5EC04D, 0x4A54]  # any key: it makes the second hash of a valu
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the transformed features of a batch of raw columns.
 
-    `custom_config` holds `features` (the feature table as JSON) and `time` (the event time's column). Single-valued
-    features are dense, int64 ids or float32 numbers of shape [batch]; several-valued ones are sparse int64 ids.
+    `custom_config` holds `features` (the feature table as JSON), `time` (the event time's column, or None) and, where
+    rows count unequally, `weight` (the column that says how much; it comes out as WEIGHT). Single-valued features are
+    dense, int64 ids or float32 numbers of shape [batch]; several-valued ones are sparse int64 ids.
     """
     features = read_features(custom_config["features"])
     time = custom_config["time"]
@@ -69,6 +71,9 @@ def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mappi
             outputs[name] = _sequence_ids(feature, features, inputs[name], vocabularies)
     if LABEL in inputs:
         outputs[LABEL] = first_value(inputs[LABEL])
+    weight = custom_config.get("weight")
+    if weight is not None and weight in inputs:
+        outputs[WEIGHT] = first_value(inputs[weight])
     return outputs
 
 

@@ -18,17 +18,18 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 from tfx_bsl.public import tfxio
 
-from components.artifacts import SPAN, VERDICT
+from components.artifacts import publish
 from components.evaluator import gates
 from components.evaluator.metrics import METRICS, BinaryMetrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
+from components.outcomes import NodeId
+from components.verdict import Ruling, Verdict
 from configs import Config, canonical_json
 from configs.features import LABEL
 from configs.gates import BLESSED, Evaluation
 
 JUDGED_SPLIT = "test"
-VERDICT_FILE = "verdict.json"
 PREDICTION = "outputs"
 _BATCH = 8192
 
@@ -156,41 +157,49 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
             )
         models, columns = read_metrics(output.uri, list(artifacts))
         judgements = gates.judge(evaluation.gates, models, columns)
-        blessed = all(j.passed for j in judgements)
-        _write_blessing(output_dict, input_dict, blessed, _summary(judgements, models))
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        with open(os.path.join(blessing.uri, VERDICT_FILE), "w") as stream:
-            verdict = {
-                "blessed": blessed,
-                "split": JUDGED_SPLIT,
-                "judgements": [j.as_dict() for j in judgements],
-                "metrics": {m: s.get(gates.OVERALL, {}) for m, s in models.items()},
-            }
-            json.dump(verdict, stream, indent=1)
+        verdict = verdict_of(judgements, models)
+        details = {
+            "blessed": verdict.accepted,
+            "split": JUDGED_SPLIT,
+            "judgements": [j.as_dict() for j in judgements],
+            "metrics": {m: s.get(gates.OVERALL, {}) for m, s in models.items()},
+        }
+        _bless(output_dict, input_dict, verdict, details)
 
 
-def _write_blessing(output_dict, input_dict, blessed: bool, summary: str) -> None:
-    """Mark the blessing as TFX's Evaluator does, so that its resolver finds the latest blessed model."""
+def verdict_of(judgements: Sequence[gates.Judgement], models: Mapping[str, gates.Slices]) -> Verdict:
+    """Return what the judgements come to; `models` are their metrics by slice."""
+    overall = models[gates.CANDIDATE].get(gates.OVERALL, {})
+    failed = sorted((j for j in judgements if not j.passed), key=lambda j: np.nan_to_num(j.margin, nan=-np.inf))
+    shown = (("auc", "AUC"), ("logloss", "LogLoss"), ("gauc", "GAUC"))
+    figures = ", ".join(f"{title} {overall.get(metric, np.nan):.4f}" for metric, title in shown)
+    count = len(judgements)
+    if not failed:
+        return Verdict(
+            by=NodeId.EVALUATOR, ruling=Ruling.ACCEPTED, summary=f"blessed: {count} conditions hold; {figures}"
+        )
+    return Verdict(
+        by=NodeId.EVALUATOR,
+        ruling=Ruling.REFUSED,
+        summary=f"refused: {len(failed)} of {count} conditions fail; {figures}",
+        sentence=f"The model gate refused the model: {len(failed)} of {count} condition{'s' * (count > 1)} "
+        f"fail{'s' * (len(failed) == 1)}. It was not pushed; the version now served stays.",
+        reasons=tuple(j.as_reason() for j in failed),
+        next="Fix the model, or the data behind the slice; where the limit is wrong, change `evaluation.gates`. "
+        "The version now served stays.",
+    )
+
+
+def _bless(output_dict, input_dict, verdict: Verdict, details: Mapping[str, Any]) -> None:
+    """Publish the verdict, marked as TFX's Evaluator does, so that its resolver finds the latest blessed model."""
     blessing = artifact_utils.get_single_instance(output_dict["blessing"])
     model = artifact_utils.get_single_instance(input_dict["model"])
     blessing.set_string_custom_property("current_model", model.uri)
     blessing.set_int_custom_property("current_model_id", model.id)
-    blessing.set_int_custom_property(VERDICT, int(blessed))
     examples = artifact_utils.get_single_instance(input_dict["examples"])
-    blessing.set_int_custom_property(SPAN, examples.span or 0)
-    blessing.set_string_custom_property("summary", summary)
-    with open(os.path.join(blessing.uri, "BLESSED" if blessed else "NOT_BLESSED"), "w"):
+    publish(verdict, blessing, examples.span or 0, details)
+    with open(os.path.join(blessing.uri, "BLESSED" if verdict.accepted else "NOT_BLESSED"), "w"):
         pass
-
-
-def _summary(judgements: list[gates.Judgement], models: Mapping[str, gates.Slices]) -> str:
-    overall = models[gates.CANDIDATE].get(gates.OVERALL, {})
-    failed = [j for j in judgements if not j.passed]
-    shown = (("auc", "AUC"), ("logloss", "LogLoss"), ("gauc", "GAUC"))
-    figures = ", ".join(f"{title} {overall.get(metric, np.nan):.4f}" for metric, title in shown)
-    if failed:
-        return f"refused: {len(failed)} of {len(judgements)} conditions fail; {figures}"
-    return f"blessed: {len(judgements)} conditions hold; {figures}"
 
 
 class Evaluator(base_beam_component.BaseBeamComponent):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from components.verdict import Direction, Reason
 from configs.gates import BLESSED, LOWER_IS_BETTER, Gate
 
 CANDIDATE = "candidate"
@@ -32,10 +33,20 @@ class Judgement:
     examples: int
     passed: bool
     why: str
+    direction: Direction = Direction.AT_LEAST
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, NaN as None."""
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+    def as_reason(self) -> Reason:
+        """Return what it speaks against the model."""
+        where = "all examples" if self.slice == OVERALL else self.slice
+        against = " (the model last blessed)" if self.against == BLESSED else ""
+        return Reason(
+            text=f"{self.metric} on {where} ({self.examples:,} examples): {self.why}{against}. Wanted: {self.gate}.",
+            **{k: getattr(self, k) for k in ("metric", "slice", "value", "limit", "direction", "against")},
+        )
 
 
 def slice_name(columns: list[str], values: list[str]) -> str:
@@ -86,7 +97,19 @@ def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -
     nan = math.nan
 
     def judged(limit: float, margin: float, passed: bool, why: str) -> Judgement:
-        return Judgement(describe(gate), name, gate.metric, value, limit, gate.against, margin, examples, passed, why)
+        return Judgement(
+            describe(gate),
+            name,
+            gate.metric,
+            value,
+            limit,
+            gate.against,
+            margin,
+            examples,
+            passed,
+            why,
+            _direction(gate),
+        )
 
     if gate.against is not None and gate.against not in models:
         return judged(nan, nan, True, f"no {gate.against} model yet" if gate.against == BLESSED else "not evaluated")
@@ -112,6 +135,11 @@ def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -
     return judged(
         limit, margin, passed, f"{value:.4f} is {abs(better_by):.4f} {comparison} than {gate.against}'s {other:.4f}"
     )
+
+
+def _direction(gate: Gate) -> Direction:
+    down = gate.at_most is not None or (gate.against is not None and gate.metric in LOWER_IS_BETTER)
+    return Direction.AT_MOST if down else Direction.AT_LEAST
 
 
 def _undefined(metric: str, name: str, metrics: Metrics) -> str:

@@ -149,8 +149,8 @@ def check_headers(data: Data, columns: Mapping[str, RawColumn], files: list[LogF
 def judge(data: Data, files: list[LogFile], counts: Mapping[str, int], dead_letters: str) -> None:
     """Raise RefusedError where too many rows are malformed, a split is empty or all labels are alike."""
     source = files[0].path if len(files) == 1 else f"{files[0].path} and {len(files) - 1} more"
-    good = sum(counts.get(f"{split}.rows", 0) for split in SPLITS)
-    malformed = counts.get("malformed", 0)
+    kept = sum(counts.get(f"{split}.rows", 0) for split in SPLITS)
+    good, malformed = kept + counts.get("left_out", 0), counts.get("malformed", 0)
     if not good and not malformed:
         raise RefusedError(f"{source}: no rows. Mend the producer of the logs.")
     if malformed > data.max_malformed * (good + malformed):
@@ -160,12 +160,19 @@ def judge(data: Data, files: list[LogFile], counts: Mapping[str, int], dead_lett
             f"({malformed / (good + malformed):.1%}, data.max_malformed allows {data.max_malformed:.1%}). "
             f"First: {first}."
         )
+    if not kept and data.label:
+        raise RefusedError(
+            f"{source}: none of {good:,} rows is positive and kept: column {data.label.column!r} never meets "
+            f"data.label.positive: {data.label.positive!r}. Mend the label or the condition."
+        )
     for split in SPLITS:
         if not counts.get(f"{split}.rows", 0):
             raise RefusedError(
-                f"{source}: split {split!r} got none of {good:,} rows with data.split.by: {data.split.by}. "
+                f"{source}: split {split!r} got none of {kept:,} rows with data.split.by: {data.split.by}. "
                 "Give more rows, larger shares, or split another way."
             )
+    if data.positives_only or data.label is None:
+        return
     train, positive = counts["train.rows"], counts["train.positive"]
     if positive in (0, train):
         what = "positive" if positive else "negative"
@@ -183,6 +190,7 @@ def summary(counts: Mapping[str, int]) -> str:
     return (
         f"{sum(rows.values()):,} rows: "
         + ", ".join(f"{split} {n:,}" for split, n in rows.items())
+        + (f"; not positive, left out {counts['left_out']:,}" if counts.get("left_out") else "")
         + f"; malformed {counts.get('malformed', 0):,}; cold rows in test: "
         f"users {counts.get('test.cold_user', 0) / test:.1%}, items {counts.get('test.cold_item', 0) / test:.1%}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from components.ingest.splitting import row_hash, stable_hash, with_column
+from components.ingest.splitting import SPLIT_COLUMN, SPLITS, event_order, stable_hash, with_column
 from configs.data import Data
 from configs.features import LABEL, History
 
@@ -19,12 +19,15 @@ def add_histories(batch: pa.RecordBatch, data: Data, histories: Sequence[History
     """Yield the rows of `batch`, which must hold all rows of its users, with two list columns for each history.
 
     The first holds the values of the user's newest events that are at least `delay` seconds, and at least one, older
-    than the row, oldest first. The second, whose name begins with AFTER, holds the newest of all the user's events, on
-    the rows of the user's last second; it is what the user's next request will be made with.
+    than the row, oldest first; with `data.ties: file` also of those of the same second that came before it. Events of
+    a later split are left out, where a split does not follow the time: no row of train may know a label of test.
+    The second, whose name begins with AFTER, holds the newest of all the user's events, on the rows of the user's last
+    second; it is what the user's next request will be made with.
     """
+    assert data.time is not None  # the config takes no sequences without it
+    batch = batch.take(pa.array(event_order(batch, data)))
     users, times = stable_hash(batch.column(data.user)), batch.column(data.time).to_numpy()
-    order = np.lexsort((row_hash(batch), times, users))
-    batch, users, times = batch.take(pa.array(order)), users[order], times[order]
+    splits = batch.column(SPLIT_COLUMN).to_numpy()
     rows = batch.num_rows
     start = np.flatnonzero(np.append(True, users[1:] != users[:-1])[:rows])
     sizes = np.diff(np.append(start, rows))
@@ -32,24 +35,56 @@ def add_histories(batch: pa.RecordBatch, data: Data, histories: Sequence[History
     newest = times == times[last - 1]
     bounds = []
     for history in histories:
-        values = batch.column(history.column)
-        counts = values.is_valid().to_numpy(zero_copy_only=False)
-        if history.events != "all":
-            positive = batch.column(LABEL).to_numpy() > 0
-            counts = counts & (positive if history.events == "positive" else ~positive)
-        before = np.append(0, np.cumsum(counts))  # how many events that count lie before each row
-        seen = _earlier(first, times, max(history.delay, 1))
-        high, all_of_user = before[seen], before[last]
-        low = np.maximum(before[first], high - history.length)
-        after = np.maximum(before[first], all_of_user - history.length)
-        events = values.filter(pa.array(counts))
-        bounds.append((history.name, events, low, high))
-        bounds.append((AFTER + history.name, events, np.where(newest, after, all_of_user), all_of_user))
+        events = _Events(_counted(batch, history), splits, users)
+        in_order = data.ties == "file" and not history.delay
+        seen = np.arange(rows) if in_order else _earlier(first, times, max(history.delay, 1))
+        high = events.before(seen)
+        low = np.maximum(events.before(first), high - history.length)
+        end = events.before_of_all(last)
+        after = np.where(newest, np.maximum(events.before_of_all(first), end - history.length), end)
+        values = batch.column(history.column).take(pa.array(events.places))
+        bounds.append((history.name, values, low, high))
+        bounds.append((AFTER + history.name, values, after, end))
     for at in range(0, rows, _ROWS):
         part = batch.slice(at, _ROWS)
-        for name, events, low, high in bounds:
-            part = with_column(part, name, _ranges(events, low[at : at + _ROWS], high[at : at + _ROWS]))
+        for name, values, low, high in bounds:
+            part = with_column(part, name, _ranges(values, low[at : at + _ROWS], high[at : at + _ROWS]))
         yield part
+
+
+class _Events:
+    """The events that count, as each row may know them: one after the other, and how many lie before a row.
+
+    Where a user's splits do not follow one another in time, there is a list of events for each split, of that split
+    and those before it. `places` are the rows of the events, list after list.
+    """
+
+    def __init__(self, counts: np.ndarray, splits: np.ndarray, users: np.ndarray):
+        mixed = bool(((splits[1:] < splits[:-1]) & (users[1:] == users[:-1])).any())
+        known = [counts & (splits <= split) for split in range(len(SPLITS))] if mixed else [counts]
+        self._list = splits if mixed else np.zeros_like(splits)
+        self.places = np.concatenate([np.flatnonzero(k) for k in known])
+        ends = np.cumsum([k.sum() for k in known])
+        self._before = np.stack(
+            [np.append(0, np.cumsum(k)) + end - k.sum() for k, end in zip(known, ends, strict=True)]
+        )
+
+    def before(self, places: np.ndarray) -> np.ndarray:
+        """Return for each row where, in its split's list, the events before `places[row]` end."""
+        return self._before[self._list, places]
+
+    def before_of_all(self, places: np.ndarray) -> np.ndarray:
+        """Return the same in the list of all events."""
+        return self._before[-1, places]
+
+
+def _counted(batch: pa.RecordBatch, history: History) -> np.ndarray:
+    """Return which rows are events of the history."""
+    counts = batch.column(history.column).is_valid().to_numpy(zero_copy_only=False)
+    if history.events == "all":
+        return counts
+    positive = batch.column(LABEL).to_numpy() > 0
+    return counts & (positive if history.events == "positive" else ~positive)
 
 
 def _earlier(first: np.ndarray, times: np.ndarray, by: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from components.ingest import reading, splitting
 from components.ingest.files import LogFile, newest_span
 from components.ingest.history import AFTER, add_histories
 from components.ingest.rows import RowTyper
-from components.ingest.splitting import ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
+from components.ingest.splitting import POSITION_COLUMN, ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
 from configs.data import Data, span_number
 from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, History, RawColumn
 
@@ -63,14 +63,14 @@ def build(
         root
         | "Pieces" >> beam.Create(pieces)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(_Read(data, typer, newest_span(files))).with_outputs("bad", "lines", main="rows")
+        | "Read" >> beam.ParDo(_Read(data, typer, files)).with_outputs("bad", "lines", "left_out", main="rows")
     )
     rows = _split(read.rows, data, shards)
     if histories:
-        if data.split.by != "user_time":  # whose split leaves a user's rows together
+        if not data.split.within_users:  # which leaves a user's rows together
             rows = rows | "RowsOfUsers" >> _TogetherByUser(data.user, shards)
         rows = rows | "Histories" >> beam.FlatMap(add_histories, data, histories)
-    made = {*DERIVED_COLUMNS, *(prefix + h.name for h in histories for prefix in ("", AFTER))}
+    made = {*DERIVED_COLUMNS, POSITION_COLUMN, *(prefix + h.name for h in histories for prefix in ("", AFTER))}
     users = rows | "TrainUsers" >> _TrainCounts(data.user)
     items = rows | "TrainItems" >> _TrainCounts(data.item)
     examples = rows | "Derive" >> beam.Map(_derive, data.user, data.item, AsSingleton(users), AsSingleton(items))
@@ -95,7 +95,11 @@ def build(
         )
 
     counts = (
-        (written, read.bad | "CountBad" >> beam.combiners.Count.Globally() | beam.Map(lambda n: {"malformed": n}))
+        (
+            written,
+            read.bad | "CountBad" >> beam.combiners.Count.Globally() | beam.Map(lambda n: {"malformed": n}),
+            read.left_out | "CountLeftOut" >> beam.CombineGlobally(sum) | beam.Map(lambda n: {"left_out": n}),
+        )
         | beam.Flatten()
         | "SumCounts" >> beam.CombineGlobally(_sum_counts)
     )
@@ -110,12 +114,15 @@ def build(
 
 
 class _Read(beam.DoFn):
-    """Reads pieces. Main output: typed batches; `bad`: (file, start, line in piece, reason, text); `lines`: counts."""
+    """Reads pieces. Main output: typed batches; `bad`: (file, start, line in piece, reason, text); `lines`: counts;
+    `left_out`: counts of well-formed rows that are not kept.
+    """
 
-    def __init__(self, data: Data, typer: RowTyper, newest: int):
+    def __init__(self, data: Data, typer: RowTyper, files: list[LogFile]):
         self._data = data
         self._typer = typer
-        self._newest = newest
+        self._newest = newest_span(files)
+        self._places = {file.path: place for place, file in enumerate(files)}
 
     def process(self, piece: reading.Piece):
         file = piece.file
@@ -123,8 +130,10 @@ class _Read(beam.DoFn):
             typed = self._typer(block)
             for line, reason, text in typed.bad:
                 yield beam.pvalue.TaggedOutput("bad", (file.path, piece.start, line, reason, text))
+            if typed.left_out:
+                yield beam.pvalue.TaggedOutput("left_out", typed.left_out)
             if typed.batch.num_rows:
-                yield self._assigned(typed.batch, file)
+                yield self._placed(self._assigned(typed.batch, file), piece, typed.lines)
         # Only a file that is cut into pieces needs its lines counted, to number those of the later pieces.
         cut = piece.end is not None
         yield beam.pvalue.TaggedOutput("lines", ((file.path, piece.start), reading.count_lines(piece) if cut else 0))
@@ -136,6 +145,14 @@ class _Read(beam.DoFn):
             return batch
         newest = span_number(file.span or "0") == self._newest
         return splitting.assign_by_span(batch, newest, split.columns or [self._data.user], split)
+
+    def _placed(self, batch: pa.RecordBatch, piece: reading.Piece, lines: np.ndarray) -> pa.RecordBatch:
+        """Add where in the logs each row is, if that says which came first."""
+        if self._data.ties != "file":
+            return batch
+        # A piece has no more lines than bytes, so its start and the line within it grow together.
+        places = (self._places[piece.file.path] << 40) + piece.start + lines
+        return splitting.with_column(batch, POSITION_COLUMN, places)
 
 
 def _split(rows, data: Data, shards: int):
@@ -153,7 +170,7 @@ def _split(rows, data: Data, shards: int):
         )
         return rows | "SplitByTime" >> beam.Map(splitting.assign_by_time, data.time, AsSingleton(cuts))
     together = rows | "Users" >> _TogetherByUser(data.user, shards)
-    return together | "SplitByUserTime" >> beam.Map(splitting.assign_by_user_time, data)
+    return together | "SplitWithinUsers" >> beam.Map(splitting.assign_within_users, data)
 
 
 class _TogetherByUser(beam.PTransform):
@@ -253,7 +270,7 @@ def _by_shard(batch: pa.RecordBatch, shards: int, made: set[str]) -> Iterable[tu
 class _WriteShard(beam.DoFn):
     """Writes one shard of a split as gzipped TFRecords of tf.train.Examples, and yields its counts."""
 
-    def __init__(self, folder: Callable[[str], str], shards: int, time: str):
+    def __init__(self, folder: Callable[[str], str], shards: int, time: str | None):
         self._folders = {split: folder(split) for split in SPLITS}
         self._shards = shards
         self._time = time
@@ -274,17 +291,16 @@ class _WriteShard(beam.DoFn):
         with _committed(path) as temporary, tf.io.TFRecordWriter(temporary, "GZIP") as writer:
             for example in encoded:
                 writer.write(example)
-        times = batch.column(self._time).to_numpy()
         counts = {
             "rows": batch.num_rows,
             "positive": int(pc.sum(batch.column(LABEL)).as_py()),
             "cold_user": int((batch.column("cold_user").to_numpy(zero_copy_only=False) == "yes").sum()),
             "cold_item": int((batch.column("cold_item").to_numpy(zero_copy_only=False) == "yes").sum()),
         }
-        yield {f"{split}.{name}": n for name, n in counts.items()} | {
-            f"{split}.min.time": int(times.min()),
-            f"{split}.max.time": int(times.max()),
-        }
+        if self._time is not None:
+            times = batch.column(self._time).to_numpy()
+            counts |= {"min.time": int(times.min()), "max.time": int(times.max())}
+        yield {f"{split}.{name}": n for name, n in counts.items()}
 
 
 def as_lists(column: pa.Array) -> pa.Array:
@@ -297,15 +313,16 @@ def as_lists(column: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column.drop_null())
 
 
-def _latest_by_bucket(batch: pa.RecordBatch, column: str, kept: list[str], time: str, buckets: int):
-    batch = batch.select(list(dict.fromkeys([*kept, time])))
+def _latest_by_bucket(batch: pa.RecordBatch, column: str, kept: list[str], time: str | None, buckets: int):
+    batch = batch.select(list(dict.fromkeys([*kept, *([time] if time else [])])))
     yield from _by_bucket(_latest(batch, column, time), column, buckets)
 
 
-def _latest(batch: pa.RecordBatch, column: str, time: str) -> pa.RecordBatch:
-    """Keep each id's newest row; of several at the same time, the same one in every run."""
+def _latest(batch: pa.RecordBatch, column: str, time: str | None) -> pa.RecordBatch:
+    """Keep each id's newest row; of several at the same time, or without a time, the same one in every run."""
     ids = splitting.stable_hash(batch.column(column))
-    order = np.lexsort((splitting.row_hash(batch), batch.column(time).to_numpy(), ids))
+    times = [batch.column(time).to_numpy()] if time else []
+    order = np.lexsort((splitting.row_hash(batch), *times, ids))
     last = np.append(ids[order][1:] != ids[order][:-1], True)[: len(ids)]
     return batch.take(pa.array(order[last]))
 
@@ -313,7 +330,7 @@ def _latest(batch: pa.RecordBatch, column: str, time: str) -> pa.RecordBatch:
 class _WriteCatalogue(beam.DoFn):
     """Writes each id's newest columns as Parquet."""
 
-    def __init__(self, folder: str, column: str, time: str, shards: int):
+    def __init__(self, folder: str, column: str, time: str | None, shards: int):
         self._folder = folder
         self._column = column
         self._time = time

@@ -24,10 +24,15 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 @dataclass(frozen=True)
 class Typed:
-    """Well-formed rows: `user`, `item` and text columns as strings, numbers as float, times as int64 seconds."""
+    """Well-formed rows: `user`, `item` and text columns as strings, numbers as float, times as int64 seconds.
+
+    `lines[i]` is the line of row i. `left_out` counts the well-formed rows that `label.keep: positives` leaves out.
+    """
 
     batch: pa.RecordBatch
     bad: list[tuple[int, str, str]]
+    lines: np.ndarray
+    left_out: int = 0
 
 
 class RowTyper:
@@ -44,7 +49,7 @@ class RowTyper:
     def columns(self) -> list[str]:
         """The columns read, as the logs call them."""
         data = self._data
-        wanted = [data.user, data.item, data.time, data.label.column, *self._raw]
+        wanted = [*data.roles.values(), *self._raw]
         if data.display:
             wanted.append(data.display)
         return [self._in_logs.get(name, name) for name in dict.fromkeys(wanted)]
@@ -72,12 +77,13 @@ class RowTyper:
         for name in (data.user, data.item):
             arrays[name] = rows.text(name)
             rows.require(name, pc.is_valid(arrays[name]), "is empty")
-        arrays[data.time] = rows.seconds(data.time, data.time_unit)
-        rows.require(data.time, pc.is_valid(arrays[data.time]), "is empty")
-        low, high = self._time_range
-        inside = pc.and_(pc.greater_equal(arrays[data.time], low), pc.less_equal(arrays[data.time], high))
-        rows.require(data.time, inside, f"is outside {_day(low)} to {_day(high)} read as {data.time_unit}")
-        arrays[LABEL] = rows.label(data.label)
+        if data.time is not None:
+            arrays[data.time] = self._event_time(rows, data.time)
+        arrays[LABEL] = rows.label(data.label) if data.label else rows.ones()
+        if data.weight is not None:
+            arrays[data.weight] = rows.number(data.weight)
+            rows.require(data.weight, pc.is_valid(arrays[data.weight]), "is empty")
+            rows.require(data.weight, pc.greater(arrays[data.weight], 0.0), "is not above 0, as a weight must be")
         for column in self._raw.values():
             if column.name in arrays:
                 continue
@@ -92,8 +98,20 @@ class RowTyper:
         for column in self._raw.values():
             if column.separator is not None:
                 arrays[column.name] = _split(arrays[column.name], column.separator)
-        keep = pa.array(rows.good)
-        return Typed(pa.RecordBatch.from_pydict({n: a.filter(keep) for n, a in arrays.items()}), rows.bad())
+        kept = rows.good
+        if data.positives_only and data.label:
+            kept = kept & (arrays[LABEL].to_numpy() > 0)
+        keep = pa.array(kept)
+        batch = pa.RecordBatch.from_pydict({n: a.filter(keep) for n, a in arrays.items()})
+        return Typed(batch, rows.bad(), block.lines[kept], int(rows.good.sum() - kept.sum()))
+
+    def _event_time(self, rows: _Rows, name: str) -> pa.Array:
+        seconds = rows.seconds(name, self._data.time_unit)
+        rows.require(name, pc.is_valid(seconds), "is empty")
+        low, high = self._time_range
+        inside = pc.and_(pc.greater_equal(seconds, low), pc.less_equal(seconds, high))
+        rows.require(name, inside, f"is outside {_day(low)} to {_day(high)} read as {self._data.time_unit}")
+        return seconds
 
 
 class _Rows:
@@ -182,6 +200,9 @@ class _Rows:
             self.require(name, pc.or_(pc.is_null(text), pc.fill_null(fits, False)), f"is not a time in {unit}")
             values = pc.if_else(fits, floats, pa.scalar(None, pa.float64())).cast(pa.int64(), safe=False)
         return pc.divide(values, _PER_SECOND[unit]) if unit != "s" else values
+
+    def ones(self) -> pa.Array:
+        return pa.array(np.ones(self._block.table.num_rows, np.float32))
 
     def label(self, label: Label) -> pa.Array:
         operand = label.operand

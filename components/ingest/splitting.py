@@ -1,4 +1,4 @@
-"""Which split each row belongs to: by time, by each user's own time, or by a stable hash."""
+"""Which split each row belongs to: by time, within each user's own rows, or by a stable hash."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from configs.data import Data, Split
 SPLITS = ("train", "eval", "test")
 SPLIT_COLUMN = "__split"  # index into SPLITS
 ROW_HASH_COLUMN = "__row_hash"
+POSITION_COLUMN = "__position"  # the row's place in the logs; there only with `data.ties: file`
 
 _MAX_TIMES = 1 << 20
+_FEW_ROWS = 2  # a user's rows are divided by rounding where each share of them is this many, else by chance
 
 
 def stable_hash(column: pa.Array) -> np.ndarray:
@@ -34,7 +36,16 @@ def stable_hash(column: pa.Array) -> np.ndarray:
 
 def row_hash(batch: pa.RecordBatch) -> np.ndarray:
     """Return a hash of all cells of each row: an order of rows that no reader's timing can change."""
-    return combine_hashes([stable_hash(column) for column in batch.columns])
+    names = [name for name in batch.schema.names if name != POSITION_COLUMN]
+    return combine_hashes([stable_hash(batch.column(name)) for name in names])
+
+
+def event_order(batch: pa.RecordBatch, data: Data) -> np.ndarray:
+    """Return the order of rows by hash of their user, then time; ties as `data.ties` says, the same in every run."""
+    keys = [batch.column(POSITION_COLUMN).to_numpy() if data.ties == "file" else row_hash(batch)]
+    if data.time is not None:
+        keys.append(batch.column(data.time).to_numpy())
+    return np.lexsort([*keys, stable_hash(batch.column(data.user))])
 
 
 def combine_hashes(hashes: list[np.ndarray]) -> np.ndarray:
@@ -111,10 +122,14 @@ def assign_by_hash(batch: pa.RecordBatch, columns: Iterable[str], split: Split) 
 
 def _hashed_share(batch: pa.RecordBatch, columns: Iterable[str]) -> np.ndarray:
     """Return a number in [0, 1) for each row, drawn from the values of some columns."""
+    return _unit([stable_hash(batch.column(c)) for c in columns])
+
+
+def _unit(hashes: list[np.ndarray]) -> np.ndarray:
+    """Return numbers in [0, 1) drawn by hashes."""
     # The salt keeps the split apart from every other use of the same hash.
-    salt = np.full(batch.num_rows, 0x5EED, np.uint64)
-    hashed = combine_hashes([salt, *(stable_hash(batch.column(c)) for c in columns)])
-    return (hashed >> np.uint64(11)) * 2.0**-53
+    salt = np.full(len(hashes[0]), 0x5EED, np.uint64)
+    return (combine_hashes([salt, *hashes]) >> np.uint64(11)) * 2.0**-53
 
 
 def assign_by_span(batch: pa.RecordBatch, newest: bool, columns: Iterable[str], split: Split) -> pa.RecordBatch:
@@ -125,23 +140,55 @@ def assign_by_span(batch: pa.RecordBatch, newest: bool, columns: Iterable[str], 
     return with_column(batch, SPLIT_COLUMN, (1 + test).astype(np.int8))
 
 
-def assign_by_user_time(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
+def assign_within_users(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
     """Add SPLIT_COLUMN from each row's rank among its user's rows; `batch` must hold all rows of its users.
 
-    A user with n rows keeps ceil(n * train share) of them for training, so one with a single row is in train.
+    By time the rank is that of the event. By `user_share` it is that of the item, in an order drawn for each user, so
+    that all rows of a user with one item are in the same split.
     """
     users = stable_hash(batch.column(data.user))
-    order = np.lexsort((row_hash(batch), batch.column(data.time).to_numpy(), users))
+    if data.split.by == "user_share":
+        pairs = _unit([users, stable_hash(batch.column(data.item))])
+        order = np.lexsort((pairs, users))
+        new = np.append(True, pairs[order][1:] != pairs[order][:-1])[: len(users)]
+    else:
+        order = event_order(batch, data)
+        new = np.ones(len(users), bool)
     sorted_users = users[order]
-    first = np.flatnonzero(np.append(True, sorted_users[1:] != sorted_users[:-1])[: len(users)])
-    sizes = np.diff(np.append(first, len(users)))
-    rank = np.arange(len(users)) - np.repeat(first, sizes)
+    starts = np.append(True, sorted_users[1:] != sorted_users[:-1])[: len(users)]
+    first = np.flatnonzero(starts)
+    places = np.cumsum(new | starts) - 1
+    rank = places - np.repeat(places[first], np.diff(np.append(first, len(users))))
+    last = np.append(first[1:], len(users)) - 1
     split = np.zeros(len(users), np.int8)
-    for share in (1 - data.split.eval - data.split.test, 1 - data.split.test):
-        split += rank >= np.repeat(np.ceil(sizes * share - 1e-9), sizes)
+    for bound in _bounds(rank[last] + 1, _unit([sorted_users[first]]), data.split):
+        split += rank >= np.repeat(bound, np.diff(np.append(first, len(users))))
     unsorted = np.empty_like(split)
     unsorted[order] = split
     return with_column(batch, SPLIT_COLUMN, unsorted)
+
+
+def _bounds(sizes: np.ndarray, draws: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Return for users of `sizes` rows the ranks from which rows are eval, and test.
+
+    `draws` holds a number in [0, 1) for each user. Where a share of a user's rows is less than _FEW_ROWS, rounding
+    would give every such user too much or nothing; moved by the draw before it is rounded down, each bound is right on
+    average over users. A user's first row is for training.
+    """
+    if split.by == "leave_one_out" or split.at_least:
+        fewest = split.at_least or 1
+        share = (0.0, 0.0) if split.by == "leave_one_out" else (split.eval, split.test)
+        held = [np.maximum(np.floor(sizes * s + 1e-9), fewest).astype(np.int64) for s in share]
+        test = np.where(sizes > held[1], held[1], 0)
+        evaluated = np.where(sizes > held[0] + held[1], held[0], 0)
+        return sizes - test - evaluated, sizes - test
+    few = sizes * min(split.eval, split.test) < _FEW_ROWS - 1e-9
+    if split.by == "user_share":
+        few |= True  # no rule of before to keep
+    cuts = [sizes * share for share in (1 - split.eval - split.test, 1 - split.test)]
+    drawn = [np.maximum(np.floor(cut + draws + 1e-9), 1) for cut in cuts]
+    train, until_test = (np.where(few, d, np.ceil(c - 1e-9)).astype(np.int64) for d, c in zip(drawn, cuts, strict=True))
+    return train, until_test
 
 
 def with_column(batch: pa.RecordBatch, name: str, values: np.ndarray | pa.Array) -> pa.RecordBatch:

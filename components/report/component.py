@@ -18,6 +18,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.artifacts import DataBlessing, IngestReport, RunReport
 from components.evaluator.gates import CANDIDATE, OVERALL
 from components.report import change, data, lineage, order, page, slices, training, verdict
+from components.verdict import read_verdict
 from configs import Config, canonical_json
 
 REPORT_HTML = "report.html"
@@ -118,13 +119,15 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
     gate = verdict.data_gate(inputs["data_blessing"].uri) if "data_blessing" in inputs else None
     judged = verdict.model_gate(inputs["model_blessing"].uri) if "model_blessing" in inputs else None
     checked = verdict.serving_check(inputs["infra_blessing"].uri) if "infra_blessing" in inputs else None
+    gates = ("data_blessing", "model_blessing", "infra_blessing")
+    verdicts = [read_verdict(inputs[name].uri) for name in gates if name in inputs]
     pushed = inputs["pushed_model"].get_string_custom_property("pushed_version") if "pushed_model" in inputs else None
     counted = data.counts(inputs["report"].uri) if "report" in inputs else None
     facts: dict[str, Any] = {
         "name": config["name"],
         "run": history["run"],
         "at": history["at"],
-        "outcome": verdict.outcome(history["nodes"], gate, judged, checked, pushed),
+        "outcome": verdict.outcome(history["nodes"], verdicts, len(judged["judgements"]) if judged else 0, pushed),
         "pushed": pushed,
         "serving_check": checked,
         "data_gate": gate,

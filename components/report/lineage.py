@@ -13,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable.mlmd import event_lib
 
 from components.artifacts import RunReport
+from components.outcomes import NodeState
 from components.versions import manifest_of, versions
 
 REPORT_JSON = "report.json"
@@ -21,12 +22,12 @@ _LIBRARIES = (
     "tensorflow-model-analysis", "apache-beam", "ml-metadata", "pyarrow", "numpy",
 )  # fmt: skip
 _STATES = {
-    metadata_store_pb2.Execution.COMPLETE: "done",
-    metadata_store_pb2.Execution.CACHED: "cached",
-    metadata_store_pb2.Execution.FAILED: "failed",
-    metadata_store_pb2.Execution.RUNNING: "running",
-    metadata_store_pb2.Execution.NEW: "running",
-    metadata_store_pb2.Execution.CANCELED: "failed",
+    metadata_store_pb2.Execution.COMPLETE: NodeState.DONE,
+    metadata_store_pb2.Execution.CACHED: NodeState.CACHED,
+    metadata_store_pb2.Execution.FAILED: NodeState.FAILED,
+    metadata_store_pb2.Execution.RUNNING: NodeState.RUNNING,
+    metadata_store_pb2.Execution.NEW: NodeState.RUNNING,
+    metadata_store_pb2.Execution.CANCELED: NodeState.FAILED,
 }
 
 
@@ -38,11 +39,11 @@ def node_history(store: Any, pipeline: str, run: str, nodes: Sequence[str]) -> l
     for node in nodes:
         of_node = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
         executions = [e for e in store.get_executions_by_context(of_node.id) if e.id in in_run] if of_node else []
-        entry: dict[str, Any] = {"node": node, "state": "not run", "seconds": None, "started": None}
+        entry: dict[str, Any] = {"node": node, "state": NodeState.NOT_RUN, "seconds": None, "started": None}
         if executions:
             last = max(executions, key=lambda e: e.id)
             entry |= {
-                "state": _STATES.get(last.last_known_state, "unknown"),
+                "state": _STATES.get(last.last_known_state, NodeState.UNKNOWN),
                 "seconds": (last.last_update_time_since_epoch - last.create_time_since_epoch) / 1000,
                 "started": last.create_time_since_epoch / 1000,
             }

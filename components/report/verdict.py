@@ -1,35 +1,39 @@
-"""May it serve, and why: the gates' own words, with intervals, and where on the page to look."""
+"""May it serve, and why: the gates' verdicts, with intervals, and where on the page to look."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.data_gate import FINDINGS_FILE
-from components.evaluator.component import VERDICT_FILE
-from components.evaluator.gates import CANDIDATE
+from components.evaluator.gates import CANDIDATE, OVERALL
+from components.outcomes import NodeId, NodeState, RunState
 from components.serving_check import RESULT_FILE
-from configs.gates import BLESSED, LOWER_IS_BETTER
+from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, read_json
+from configs.gates import LOWER_IS_BETTER
 
-BLESSED_RUN, REFUSED_RUN, BROKEN_RUN, UNFINISHED_RUN = "blessed", "refused", "broke", "unfinished"
+_PLACES = {
+    NodeId.DATA_GATE: ("#anomalies", "Data, findings"),
+    NodeId.EVALUATOR: ("#gates", "Gates"),
+    NodeId.SERVING_CHECK: ("#serving-check", "Serving check"),
+}
+_NODES = ("#nodes", "Nodes")
 
 
 def data_gate(folder: str) -> dict[str, Any]:
     """Return the data gate's verdict, findings and distances."""
-    return _read(os.path.join(folder, FINDINGS_FILE))
+    return read_json(os.path.join(folder, FINDINGS_FILE))
 
 
 def model_gate(folder: str) -> dict[str, Any]:
     """Return the evaluator's verdict."""
-    return _read(os.path.join(folder, VERDICT_FILE))
+    return read_json(os.path.join(folder, VERDICT_FILE))
 
 
 def serving_check(folder: str) -> dict[str, Any]:
     """Return what the serving check saw; `ok` where it has no problem."""
-    seen = _read(os.path.join(folder, RESULT_FILE))
+    seen = read_json(os.path.join(folder, RESULT_FILE))
     return {**seen, "ok": not seen["problems"]}
 
 
@@ -57,129 +61,69 @@ def _margins(judgement: Mapping[str, Any], compared: Sequence[float | None]) -> 
     if judgement["against"] is not None:
         down = judgement["metric"] in LOWER_IS_BETTER
     else:
-        down = " at most " in judgement["gate"]
+        down = judgement.get("direction") == Direction.AT_MOST
     bounds = (value - high, value - low) if down else (low - value, high - value)
     return [judgement["margin"] + bound for bound in bounds]
 
 
 def outcome(
-    nodes: Sequence[Mapping[str, Any]],
-    data: Mapping[str, Any] | None,
-    model: Mapping[str, Any] | None,
-    serving: Mapping[str, Any] | None,
-    pushed: str | None,
+    nodes: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], conditions: int, pushed: str | None
 ) -> dict[str, Any]:
-    """Return the run's state, the node that stopped it, one sentence, and the reasons with links into the page."""
-    if data is not None and not data["blessed"]:
-        errors = [f for f in data["findings"] if f["severity"] == "error"]
+    """Return the run's state, the node that stopped it, one sentence, and the reasons with links into the page.
+
+    `verdicts` are those of the gates that judged, in the graph's order; `conditions` is how many the model met or not,
+    and `pushed` the version, "" where a newer span is served and None where the run has not come so far.
+    """
+    if stopped := next((v for v in verdicts if v.ruling is Ruling.REFUSED), None):
         return {
-            "state": REFUSED_RUN,
-            "by": "DataGate",
-            "sentence": f"The data gate refused the data: {_count(len(errors), 'finding')}. Nothing was trained; the "
-            "version now served stays.",
-            "reasons": [_of_finding(f) for f in errors],
-            "next": "Mend the logs. If the data has really changed, `recsys schema diff` shows how and `recsys schema "
-            "accept` takes it; limits of drift and skew are in `validation`.",
+            "state": RunState.REFUSED,
+            "by": stopped.by,
+            "sentence": stopped.sentence,
+            "reasons": [_linked(reason, stopped.by) for reason in stopped.reasons],
+            "next": stopped.next,
         }
-    if model is not None and not model["blessed"]:
-        failed = [j for j in model["judgements"] if not j["passed"]]
-        failed.sort(key=lambda j: -math.inf if j["margin"] is None else j["margin"])
-        return {
-            "state": REFUSED_RUN,
-            "by": "Evaluator",
-            "sentence": f"The model gate refused the model: {len(failed)} of "
-            f"{_count(len(model['judgements']), 'condition')} fail. It was not pushed; the version now served stays.",
-            "reasons": [_of_judgement(j) for j in failed],
-            "next": "Mend the model or the data behind the slice; if the limit is wrong, mend `evaluation.gates`.",
-        }
-    if serving is not None and not serving["ok"]:
-        return {
-            "state": REFUSED_RUN,
-            "by": "ServingCheck",
-            "sentence": "The model passed its gates and failed in a real server. It was not pushed; the version now "
-            "served stays.",
-            "reasons": [
-                {"text": problem, "link": "#serving-check", "where": "Serving check"} for problem in serving["problems"]
-            ],
-            "next": "Limits of latency, memory and tolerance are in `serving.check`.",
-        }
-    failed_nodes = [n for n in nodes if n["state"] == "failed"]
+    failed_nodes = [n for n in nodes if n["state"] == NodeState.FAILED]
     if failed_nodes:
         node = failed_nodes[0]
         refused = bool(node.get("refused"))
+        said = node.get("error") or "it left no message; the run's log holds what the libraries said"
         return {
-            "state": REFUSED_RUN if refused else BROKEN_RUN,
+            "state": RunState.REFUSED if refused else RunState.BROKE,
             "by": node["node"],
             "sentence": f"{node['node']} refused to go on. The version now served stays."
             if refused
             else f"The run broke in {node['node']}: that is an error, not a judgement on data or model.",
-            "reasons": [
-                {
-                    "text": node.get("error") or "it left no message; the run's log holds what the libraries said",
-                    "link": "#nodes",
-                    "where": "Nodes",
-                }
-            ],
-            "next": "Mend the cause and run again: finished steps are taken from cache.",
+            "reasons": [_linked(Reason(text=said), node["node"])],
+            "next": "Fix the cause and run again: finished steps are taken from cache.",
         }
     if pushed is None:
-        waiting = [n["node"] for n in nodes if n["state"] not in ("done", "cached")]
+        waiting = [n["node"] for n in nodes if n["state"] not in (NodeState.DONE, NodeState.CACHED)]
         return {
-            "state": UNFINISHED_RUN,
+            "state": RunState.UNFINISHED,
             "by": None,
             "sentence": "The run has not ended: no verdict yet.",
-            "reasons": [{"text": f"Not run: {', '.join(waiting)}.", "link": "#nodes", "where": "Nodes"}],
+            "reasons": [_linked(Reason(text=f"Not run: {', '.join(waiting)}."), None)],
             "next": "Run it to its end; finished steps are taken from cache.",
         }
-    judged = len(model["judgements"]) if model else 0
     where = f"it is version {pushed}" if pushed else "a newer span is served already, so it was not pushed"
-    held = f"all {judged} conditions hold" if judged > 1 else "its one condition holds" if judged else "no gate is set"
+    held = "its one condition holds" if conditions == 1 else f"all {conditions} conditions hold"
     return {
-        "state": BLESSED_RUN,
+        "state": RunState.BLESSED,
         "by": None,
-        "sentence": f"May serve: {held}, the serving check passed, and {where}.",
+        "sentence": f"May serve: {held if conditions else 'no gate is set'}, the serving check passed, and {where}.",
         "reasons": [],
         "next": "",
     }
 
 
-def closest(judgements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the judgement that held most narrowly, in units of its own limit."""
-    held = [j for j in judgements if j["passed"] and j["margin"] is not None]
-    return min(held, key=lambda j: j["margin"], default=None)
-
-
-def _of_judgement(judgement: Mapping[str, Any]) -> dict[str, str]:
-    where = "all examples" if judgement["slice"] == "all" else judgement["slice"]
-    against = " (the model last blessed)" if judgement["against"] == BLESSED else ""
-    return {
-        "text": f"{judgement['metric']} on {where} ({judgement['examples']:,} examples): {judgement['why']}{against}. "
-        f"Wanted: {judgement['gate']}.",
-        "link": "#slices" if judgement["slice"] != "all" else "#gates",
-        "where": "Slices, first row" if judgement["slice"] != "all" else "Gates",
-        "slice": judgement["slice"],
-    }
-
-
-def _of_finding(finding: Mapping[str, Any]) -> dict[str, str]:
-    over = (
-        finding["value"]
-        if finding["limit"] == "schema"
-        else f"{finding['measure']} {finding['value']}, allowed {finding['limit']}"
-    )
-    shown = f" For example {finding['examples'][0]}." if finding["examples"] else ""
-    return {
-        "text": f"{finding['feature']} in {finding['split']}: {finding['what']}; {over}.{shown}",
-        "link": "#anomalies",
-        "where": "Data, findings",
-        "feature": finding["feature"],
-    }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _read(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)
+def _linked(reason: Reason, by: str | None) -> dict[str, Any]:
+    """Return a reason with where on the page its matter stands."""
+    link, where = _PLACES.get(by, _NODES) if by else _NODES  # type: ignore[call-overload]
+    found: dict[str, Any] = {"text": reason.text, "link": link, "where": where}
+    if by == NodeId.EVALUATOR and reason.slice is not None:
+        found["slice"] = reason.slice
+        if reason.slice != OVERALL:
+            found |= {"link": "#slices", "where": "Slices, first row"}
+    if reason.feature is not None:
+        found["feature"] = reason.feature
+    return found

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.outcomes import ExitCode, NodeId, NodeState
 from pipeline.quiet import quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.running.nodes import Outcome
-
-SKIPPED = 4
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recommender's YAML file.")]
 Overrides = Annotated[
@@ -56,7 +55,7 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
         try:
             result = run_all(settings, watcher)
         except Exception as error:
-            if isinstance(error, RefusedError) and "Evaluator" in screen.outcomes:
+            if isinstance(error, RefusedError) and NodeId.EVALUATOR in screen.outcomes:
                 # What the refused model is like is what its maker asks next.
                 _metrics(screen.console, settings, screen.outcomes)
             _report(screen.console, screen.outcomes)
@@ -76,7 +75,7 @@ def run_node(
         str | None,
         typer.Option(metavar="SPAN", help="Run for the span before this one: for schedulers that only know today."),
     ] = None,
-    skip_code: Annotated[int, typer.Option(help="Exit code of a node that was skipped.")] = SKIPPED,
+    skip_code: Annotated[int, typer.Option(help="Exit code of a node that was skipped.")] = ExitCode.SKIPPED,
     as_json: Annotated[bool, typer.Option("--json", help="What became of it, and what it made, as JSON.")] = False,
 ) -> None:
     """Run one node of a run, as an orchestrator does. Running a finished node again does nothing.
@@ -92,15 +91,20 @@ def run_node(
         raise ConfigError(f"--run-id {run_id}: expected letters, digits, `_`, `.` and `-`")
     with quiet(None) as terminal:
         from pipeline.running.locks import one_node
-        from pipeline.running.nodes import Graph, State
-        from pipeline.running.summaries import as_values, what_it_found, why_refused
+        from pipeline.running.nodes import Graph
+        from pipeline.running.summaries import as_values, failed_values, what_it_found, why_refused
 
         graph = Graph(settings)
         if node not in graph.nodes:
             raise ConfigError(f"--node {node}: no such node; choose from {', '.join(graph.nodes)}")
         alone = settings.metadata.type == "sqlite"
-        with one_node(settings.runs_folder, node, alone, lambda line: print(line, file=sys.stderr, flush=True)):
-            outcome = graph.run_node(node, run_id)
+        try:
+            with one_node(settings.runs_folder, node, alone, lambda line: print(line, file=sys.stderr, flush=True)):
+                outcome = graph.run_node(node, run_id)
+        except Exception as error:
+            if as_json:
+                print(json.dumps({"run": run_id, **failed_values(node, error)}, ensure_ascii=False), file=terminal)
+            raise
         if as_json:
             print(json.dumps({"run": run_id, **as_values(outcome)}, ensure_ascii=False), file=terminal)
         else:
@@ -108,9 +112,9 @@ def run_node(
             for name, artifacts in outcome.outputs.items():
                 for artifact in artifacts:
                     print(f"  {name}: {artifact.uri}", file=terminal)
-    if outcome.state is State.REFUSED:
+    if outcome.state is NodeState.REFUSED:
         raise RefusedError(why_refused(outcome))
-    if outcome.state is State.SKIPPED:
+    if outcome.state is NodeState.SKIPPED:
         raise typer.Exit(skip_code)
 
 
@@ -169,15 +173,13 @@ class _Screen:
         from rich.markup import escape
         from rich.table import Table
 
-        from pipeline.running.nodes import State
-
         self.stop()
         self.outcomes[outcome.node] = outcome
         marks = {
-            State.DONE: "[green]done   [/green]",
-            State.CACHED: "[cyan]cached [/cyan]",
-            State.REFUSED: "[red]refused[/red]",
-            State.SKIPPED: "[yellow]skipped[/yellow]",
+            NodeState.DONE: "[green]done   [/green]",
+            NodeState.CACHED: "[cyan]cached [/cyan]",
+            NodeState.REFUSED: "[red]refused[/red]",
+            NodeState.SKIPPED: "[yellow]skipped[/yellow]",
         }
         head = f"  {marks[outcome.state]} {outcome.node:<18} {outcome.seconds:6.1f} s"
         if not self.console.is_terminal:
@@ -209,9 +211,9 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     """Print the metrics of the model and of those it is compared with."""
     from rich.table import Table
 
-    from pipeline.running.summaries import counts, verdict
+    from pipeline.running.summaries import counts, evaluation
 
-    judged = verdict(outcomes["Evaluator"])
+    judged = evaluation(outcomes[NodeId.EVALUATOR])
     table = Table(
         "model", "AUC", "GAUC", "LogLoss", "PR AUC", "calibration", box=None, pad_edge=False, header_style="bold"
     )
@@ -221,7 +223,7 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     for name, metrics in judged["metrics"].items():
         figures = [f"{metrics[m]:.4f}" for m in ("auc", "gauc", "logloss", "prauc", "calibration")]
         table.add_row(titles.get(name, name), *figures)
-    tally = counts(outcomes["Ingest"])
+    tally = counts(outcomes[NodeId.INGEST])
     rows = tally["test.rows"]
     console.print()
     console.print(table)
@@ -234,9 +236,9 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
 
 def _report(console: Console, outcomes: dict[str, Outcome]) -> None:
     """Print where the run's page is, or that there is none."""
-    if "Report" in outcomes:
+    if NodeId.REPORT in outcomes:
         console.print(f"report        {outcomes['Report'].uri('run_report')}/report.html")
-    elif "Ingest" not in outcomes:
+    elif NodeId.INGEST not in outcomes:
         console.print("report        none: nothing was ingested, so there is nothing to report on")
 
 
@@ -244,10 +246,10 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     """Print metrics with baselines, the verdict, and where things lie."""
     from rich.markup import escape
 
-    from pipeline.running.summaries import verdict
+    from pipeline.running.summaries import evaluation
 
     _metrics(console, settings, result.outcomes)
-    judged = verdict(result.outcomes["Evaluator"])
+    judged = evaluation(result.outcomes[NodeId.EVALUATOR])
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
         mark = "[green]holds[/green]" if judgement["passed"] else "[red]fails[/red]"
@@ -256,7 +258,7 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
         )
     if not judged["judgements"]:
         console.print("  none in the config: every model is blessed")
-    pushed = result.outcomes["Pusher"].outputs["pushed_model"][0].custom_properties
+    pushed = result.outcomes[NodeId.PUSHER].outputs["pushed_model"][0].custom_properties
     served = (
         pushed["pushed_destination"].string_value if "pushed_destination" in pushed else pushed["summary"].string_value
     )

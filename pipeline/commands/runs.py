@@ -10,9 +10,15 @@ from typing import Annotated
 
 import typer
 
+from components.outcomes import RunState
 from pipeline.commands.run import ConfigPath, Overrides
 
-_STYLES = {"blessed": "green", "refused": "red", "broke": "red", "under way": "cyan"}
+_STYLES = {
+    RunState.BLESSED: "green",
+    RunState.REFUSED: "red",
+    RunState.BROKE: "red",
+    RunState.UNDER_WAY: "cyan",
+}
 
 
 def runs(
@@ -52,7 +58,7 @@ def runs(
     for r in known:
         said = f"{r.state} by {r.by}" if r.by else r.state
         figures = [f"{v:.4f}" if (v := r.metrics.get(m)) is not None else "" for m in ("auc", "gauc", "logloss")]
-        style = _STYLES.get(r.state, "dim")
+        style = _STYLES.get(RunState(r.state), "dim")
         table.add_row(r.id, history.age(time.time() - r.ended), f"[{style}]{said}[/{style}]", *figures, r.version or "")
     console.print(table)
     console.print(f"`recsys report {config} --run RUN --open` opens the page of one", soft_wrap=True)

@@ -24,6 +24,7 @@ from components.artifacts import DataBlessing
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
+from components.outcomes import NodeId, baseline_node
 from components.pusher import Pusher
 from components.report.component import Report
 from components.resolvers import LatestAcceptedData, LatestBlessedModel
@@ -35,8 +36,6 @@ from configs.data import span_number
 from pipeline.running.store import connection
 
 _TRANSFORMED_FILES = 4  # at least
-
-ALWAYS_RUN = frozenset({"Report"})  # nodes that run whatever became of those before them, and judge nothing
 
 
 def create_pipeline(
@@ -58,7 +57,7 @@ def create_pipeline(
     # Only our own strategies look at spans.
     before = {"before": span_number(config.data.span)} if config.data.span and accepted is LatestAcceptedData else {}
     accepted_data = Resolver(strategy_class=accepted, config=before, blessing=Channel(type=DataBlessing)).with_id(
-        "LastAcceptedData"
+        NodeId.ACCEPTED_DATA
     )
     gate = DataGate(
         config,
@@ -73,7 +72,12 @@ def create_pipeline(
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn="transforms.preprocessing.preprocessing_fn",
-        custom_config={"features": feature_table(config), "time": config.data.time, "code": _source("transforms")},
+        custom_config={
+            "features": feature_table(config),
+            "time": config.data.time,
+            **({"weight": config.data.weight} if config.data.weight else {}),
+            "code": _source("transforms"),
+        },
         disable_statistics=True,
     )
     if config.beam.runner == "FnApiRunner":
@@ -94,14 +98,14 @@ def create_pipeline(
             transform.outputs["transform_graph"],
         ).with_id(name)
 
-    candidate = train(config.model, "Trainer")
-    baselines: Mapping[str, BaseNode] = {name: train(m, f"Baseline.{name}") for name, m in config.baselines.items()}
+    candidate = train(config.model, NodeId.TRAINER)
+    baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
     blessed_model = Resolver(
         strategy_class=blessed,
         config=before,
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
-    ).with_id("LastBlessedModel")
+    ).with_id(NodeId.BLESSED_MODEL)
     evaluator = Evaluator(
         config,
         code=_source("components/evaluator"),

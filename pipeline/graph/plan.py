@@ -6,8 +6,8 @@ import json
 import os
 from typing import Any
 
+from components.outcomes import ALWAYS_RUN, ExitCode
 from configs import Config
-from pipeline.graph.build import ALWAYS_RUN
 from pipeline.running.nodes import Graph
 
 SUFFIX = ".graph.json"
@@ -31,6 +31,9 @@ def plan(config: Config) -> dict[str, Any]:
             }
             for node in graph.nodes
         ],
+        "exit_codes": {
+            code.name.lower(): {"code": int(code), "means": code.means, "final": code.final} for code in ExitCode
+        },
         "orchestration": {**how, "config": how["config"] or f"{_WORK}/configs/{os.path.basename(config.path)}"},
     }
 

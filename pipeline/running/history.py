@@ -12,6 +12,7 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components.outcomes import RunState
 from components.report import REPORT_TYPE
 from configs import Config, ConfigError
 from pipeline.running.store import connection, store_exists
@@ -21,7 +22,7 @@ _ARTIFACT, _EXECUTION = metadata_store_pb2.Artifact, metadata_store_pb2.Executio
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its verdict (`blessed`, `refused`, `broke`, `unfinished`, `under way`, `no report`), when it began and
+    """One run: how it stands (a RunState; reports of later versions may know others), when it began and
     last did something (seconds since 1970), the folder of its report, and figures of its model on all test examples.
     """
 
@@ -116,7 +117,7 @@ def _run(
     ended = max((t for _, t in times), default=began)
     if run not in reports:
         going = any(e.last_known_state == _EXECUTION.RUNNING for e in executions)
-        return Run(run, "under way" if going else "no report", None, began, ended, None, {}, None)
+        return Run(run, RunState.UNDER_WAY if going else RunState.NO_REPORT, None, began, ended, None, {}, None)
     folder = reports[run].uri
     facts = read_facts(folder)
     overall = next((s for s in facts["slices"] if s["name"] == "all"), None)

@@ -17,10 +17,10 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
 from components.artifacts import SPAN, VERDICT
+from components.outcomes import ALWAYS_RUN, NodeState
 from components.versions import artifacts_of, versions
 from configs import Config
-from pipeline.graph.build import ALWAYS_RUN
-from pipeline.running.nodes import Graph, State
+from pipeline.running.nodes import Graph
 from pipeline.running.store import connection
 from serving.release import Release
 
@@ -97,7 +97,7 @@ def _run(store, graph: Graph, context: int, name: str) -> Run:
     executions = store.get_executions_by_context(context)
     events = store.get_events_by_execution_ids([e.id for e in executions]) if executions else []
     ends = [graph.outcome(node, name) for node in graph.nodes if node not in ALWAYS_RUN]
-    over = all(ends) or any(end is not None and end.state is State.REFUSED for end in ends)
+    over = all(ends) or any(end is not None and end.state is NodeState.REFUSED for end in ends)
     last = max((e.last_update_time_since_epoch for e in executions), default=0) / 1000
     return Run(name, frozenset(e.artifact_id for e in events), over, last)
 

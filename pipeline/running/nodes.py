@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import enum
 import os
 import shutil
 import time
@@ -22,24 +21,17 @@ from tfx.orchestration.portable.mlmd import event_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.artifacts import PUSHED, VERDICT
+from components.outcomes import ALWAYS_RUN, RESOLVERS, NodeState
 from components.refusal import RefusedError
+from components.verdict import Verdict, read_verdict
 from configs import Config
-from pipeline.graph.build import ALWAYS_RUN, create_pipeline
+from pipeline.graph.build import create_pipeline
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
 _UNFINISHED = (_EXECUTION.NEW, _EXECUTION.RUNNING)
 _ARTIFACT = metadata_store_pb2.Artifact
 _BLESSING = "blessing"
-
-
-class State(enum.Enum):
-    """How a node ended."""
-
-    DONE = "done"
-    CACHED = "cached"
-    REFUSED = "refused"
-    SKIPPED = "skipped"
 
 
 class NodeFailedError(Exception):
@@ -51,7 +43,7 @@ class Outcome:
     """What a node that ended has made: artifacts by output, and how long it took. `why` says why it was skipped."""
 
     node: str
-    state: State
+    state: NodeState
     seconds: float
     outputs: Mapping[str, list[metadata_store_pb2.Artifact]]
     why: str = ""
@@ -59,6 +51,12 @@ class Outcome:
     def uri(self, output: str) -> str:
         """Return where an output's only artifact lies."""
         return self.outputs[output][0].uri
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What a gate decided; None for other nodes, and where what it wrote is gone."""
+        artifacts = [] if self.node in RESOLVERS else [*self.outputs.get(_BLESSING, [])]
+        return read_verdict(artifacts[0].uri) if artifacts and os.path.isdir(artifacts[0].uri) else None
 
 
 class Graph:
@@ -133,7 +131,7 @@ class Graph:
                 # TFX takes up a step's own execution again, but not one that counts as done: its artifacts were freed.
                 self._discard(handle.store, before)
                 if gate := self._refused_before(handle.store, node, run):
-                    return Outcome(node, State.SKIPPED, 0.0, {}, f"{gate} said no in this run")
+                    return Outcome(node, NodeState.SKIPPED, 0.0, {}, f"{gate} said no in this run")
         ir = copy.deepcopy(self._pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(ir, {PIPELINE_RUN_ID_PARAMETER_NAME: run})
         pipeline_node = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node)
@@ -191,7 +189,7 @@ class Graph:
         for gate in self.nodes:
             if gate in above and self.is_gate(gate):
                 outcome = self._outcome(store, gate, run)
-                if outcome is not None and outcome.state is State.REFUSED:
+                if outcome is not None and outcome.state is NodeState.REFUSED:
                     return gate
         return None
 
@@ -251,15 +249,15 @@ def _outcome(store: mlmd.MetadataStore, node: str, execution: metadata_store_pb2
         made = outputs.setdefault(event.path.steps[0].key, [])
         if artifacts[event.artifact_id].state != _ARTIFACT.DELETED:
             made.append(artifacts[event.artifact_id])
-    state = State.CACHED if execution.last_known_state == _EXECUTION.CACHED else State.DONE
+    state = NodeState.CACHED if execution.last_known_state == _EXECUTION.CACHED else NodeState.DONE
     # Only a gate has this output of its own; a resolver's is an earlier run's, which does not stop this one.
     if "Resolver" not in execution.type and any(
         a.custom_properties[VERDICT].int_value == 0 for a in outputs.get(_BLESSING, [])
     ):
-        state = State.REFUSED
+        state = NodeState.REFUSED
     why = ""
     for artifact in outputs.get("pushed_model", []):
         if artifact.custom_properties[PUSHED].int_value == 0:
-            state, why = State.SKIPPED, artifact.custom_properties["summary"].string_value
+            state, why = NodeState.SKIPPED, artifact.custom_properties["summary"].string_value
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
     return Outcome(node, state, seconds, outputs, why)

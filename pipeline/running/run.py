@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from components.outcomes import ALWAYS_RUN, NodeId, NodeState
 from components.refusal import RefusedError
 from configs import Config
-from pipeline.graph.build import ALWAYS_RUN
 from pipeline.running.locks import whole_folder
-from pipeline.running.nodes import Graph, Outcome, State, new_run_id
+from pipeline.running.nodes import Graph, Outcome, new_run_id
 from pipeline.running.summaries import what_it_found, why_refused
 from pipeline.running.under_way import UnderWay
 
@@ -67,16 +67,16 @@ def _run_nodes(
     stopped: Exception | None = None
     for node in nodes:
         if node in ALWAYS_RUN:
-            if "Ingest" in result.outcomes:
+            if NodeId.INGEST in result.outcomes:
                 _tell(graph, node, result, watcher, under_way)
         elif stopped is None:
             try:
                 outcome = _run_node(graph, node, result, watcher, under_way)
             except Exception as error:
-                under_way.node(node, "failed")
+                under_way.node(node, NodeState.FAILED)
                 stopped = error
             else:
-                if outcome.state is State.REFUSED:
+                if outcome.state is NodeState.REFUSED:
                     stopped = RefusedError(why_refused(outcome))
     return stopped
 
@@ -87,7 +87,7 @@ def _run_node(graph: Graph, node: str, result: Result, watcher: Watcher, under_w
         watcher.said(node, line)
 
     watcher.started(node)
-    under_way.node(node, "running")
+    under_way.node(node, NodeState.RUNNING)
     began = time.monotonic()
     with _listening(said):
         outcome = graph.run_node(node, result.run)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 from glob import glob
 from typing import Any
 
+from components.outcomes import RESOLVERS, NodeState
+from components.refusal import RefusedError
+from components.verdict import VERDICT_FILE, read_json
 from pipeline.running.nodes import Outcome
-
-_MAX_FINDINGS = 8
 
 
 def what_it_found(outcome: Outcome) -> str:
     """Return one line on what a node made; empty where there is nothing to say."""
+    if outcome.node in RESOLVERS:
+        return "one of an earlier run" if any(outcome.outputs.values()) else "none yet"
     for artifacts in outcome.outputs.values():
         for artifact in artifacts:
-            if "summary" in artifact.custom_properties and not outcome.node.startswith("Last"):
+            if "summary" in artifact.custom_properties:
                 return artifact.custom_properties["summary"].string_value
     if "model_run" in outcome.outputs:
         return _training(outcome.uri("model_run"))
     if "transform_graph" in outcome.outputs:
         return _vocabularies(outcome.uri("transform_graph"))
-    if outcome.node.startswith("Last"):
-        found = any(outcome.outputs.values())
-        return "one of an earlier run" if found else "none yet"
     return ""
 
 
@@ -35,6 +34,7 @@ def as_values(outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state.value,
         "seconds": round(outcome.seconds, 3),
         "found": outcome.why or what_it_found(outcome),
+        "verdict": verdict.model_dump(mode="json") if (verdict := outcome.verdict) is not None else None,
         "outputs": {
             name: [{"id": a.id, "type": a.type, "uri": a.uri} for a in artifacts]
             for name, artifacts in outcome.outputs.items()
@@ -42,57 +42,32 @@ def as_values(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def failed_values(node: str, error: Exception) -> dict[str, Any]:
+    """Return what `as_values` does for a node that raised; ingest and others refuse so, without an artifact."""
+    state = NodeState.REFUSED if isinstance(error, RefusedError) else NodeState.FAILED
+    said = str(error) or type(error).__name__
+    return {"node": node, "state": state, "seconds": None, "found": said, "verdict": None, "outputs": {}}
+
+
 def why_refused(outcome: Outcome) -> str:
     """Return a gate's reasons, one a line, and where all of them are."""
-    uri = outcome.uri("blessing")
-    if outcome.node == "DataGate":
-        findings = _read(f"{uri}/findings.json")["findings"]
-        errors = [f for f in findings if f["severity"] == "error"]
-        lines = [_finding(f) for f in errors]
-        where, then = (
-            f"{uri}/findings.json",
-            (
-                "Mend the logs; or, if the data has really changed, `recsys schema diff` shows how and "
-                "`recsys schema accept` takes it (drift and skew limits are in `validation`)."
-            ),
-        )
-    elif outcome.node == "ServingCheck":
-        lines = _read(f"{uri}/serving_check.json")["problems"]
-        where, then = f"{uri}/serving_check.json", "The version now served stays. Limits are in `serving.check`."
-    else:
-        judgements = _read(f"{uri}/verdict.json")["judgements"]
-        lines = [f"{j['gate']}: {j['slice']}: {j['why']}" for j in judgements if not j["passed"]]
-        where, then = (
-            f"{uri}/verdict.json",
-            "The version now served stays. Mend the model or the gate in `evaluation.gates`.",
-        )
-    shown = [f"  - {line}" for line in lines[:_MAX_FINDINGS]]
-    if len(lines) > _MAX_FINDINGS:
-        shown.append(f"  - and {len(lines) - _MAX_FINDINGS} more")
-    return "\n".join([f"by {outcome.node}:", *shown, f"  All of it: {where}", f"  {then}"])
+    verdict = outcome.verdict
+    assert verdict is not None
+    return verdict.text(outcome.uri("blessing"))
 
 
-def verdict(outcome: Outcome) -> dict[str, Any]:
-    """Return the evaluator's verdict: judgements, and metrics by model."""
-    return _read(f"{outcome.uri('blessing')}/verdict.json")
+def evaluation(outcome: Outcome) -> dict[str, Any]:
+    """Return what the evaluator kept beside its verdict: judgements, and metrics by model."""
+    return read_json(f"{outcome.uri('blessing')}/{VERDICT_FILE}")
 
 
 def counts(outcome: Outcome) -> dict[str, int]:
     """Return ingest's counts."""
-    return _read(f"{outcome.uri('report')}/counts.json")
-
-
-def _finding(finding: dict[str, Any]) -> str:
-    text = f"{finding['feature']} in {finding['split']}: {finding['what']}"
-    if finding["limit"] == "schema":
-        text += f" - {finding['value']}"
-    else:
-        text += f", {finding['measure']} {finding['value']} over {finding['limit']}"
-    return text + (f" (for example {'; '.join(finding['examples'][:2])})" if finding["examples"] else "")
+    return read_json(f"{outcome.uri('report')}/counts.json")
 
 
 def _training(folder: str) -> str:
-    history = _read(os.path.join(folder, "training.json"))
+    history = read_json(os.path.join(folder, "training.json"))
     epochs = len(history["epochs"])
     trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "counted"
     return (
@@ -107,8 +82,3 @@ def _vocabularies(folder: str) -> str:
         with open(path, "rb") as stream:
             sizes.append(f"{os.path.basename(path)} {sum(1 for _ in stream):,}")
     return "vocabularies: " + ", ".join(sizes) if sizes else ""
-
-
-def _read(path: str) -> Any:
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)

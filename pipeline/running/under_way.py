@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from components.outcomes import NodeState
+
 _FILE = "under_way.json"
 
 
@@ -20,7 +22,7 @@ class UnderWay:
         self._said: dict[str, Any] = {
             "run": run,
             "began": now,
-            "nodes": [{"node": node, "state": "waiting", "seconds": None} for node in nodes],
+            "nodes": [{"node": node, "state": NodeState.WAITING, "seconds": None} for node in nodes],
             "line": "",
         }
         self._write()

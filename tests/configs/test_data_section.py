@@ -44,15 +44,23 @@ def test_any_finite_number_can_be_compared_with(operator, number):
 @pytest.mark.parametrize(
     ("override", "place", "expectation"),
     [
-        ("data.item=u", "data", "user, item, time and label.column must be four different columns"),
-        ("data.label.column=t", "data", "user, item, time and label.column must be four different columns"),
+        ("data.item=u", "data", "user, item, time and label.column must be different columns"),
+        ("data.label.column=t", "data", "user, item, time and label.column must be different columns"),
         ("data.user='1 x'", "data.user", "expected text that matches"),
         ("data.source=''", "data.source", "expected a length of at least 1"),
         ("data.split={}", "data.split.by", "required key 'by' is missing"),
-        ("data.split.by=random", "data.split.by", "expected 'time', 'user_time', 'hash' or 'span', got 'random'"),
+        ("data.split.by=random", "data.split.by", "expected 'time', 'user_time', .* got 'random'"),
         ("data.split.eval=0", "data.split", "eval and test must each be above 0"),
         ("data.split.test=0.9", "data.split", "eval and test must .* leave something to train on"),
         ("data.split.test=1.1", "data.split.test", "expected less than or equal to 1"),
+        (
+            "data.split={by: leave_one_out, test: 0.2}",
+            "data.split",
+            "by: leave_one_out takes one event each, no shares",
+        ),
+        ("data.split.at_least=1", "data.split", "at_least only goes with by: user_time and by: user_share"),
+        ("data.weight=plays", "data", "weight is for logs of positives: leave out label, or give it keep: positives"),
+        ("data.time=", "data", "split.by: time needs data.time, which these logs have not: use user_share"),
         ("data.split.columns=[u]", "data.split", "columns only go with by: hash"),
         ("data.window=2", "data", "window needs a {SPAN} in source"),
         ("data.span=3", "data", "span needs a {SPAN} in source"),
@@ -71,6 +79,44 @@ def test_any_finite_number_can_be_compared_with(operator, number):
 def test_these_are_refused(load, smallest, override, place, expectation):
     with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
         load(override)
+
+
+TIMELESS = ("data.time=", "data.split={by: user_share}")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.split.by=user_time", r"data: split\.by: user_time needs data\.time"),
+        ("data.split.by=leave_one_out", r"data: split\.by: leave_one_out needs data\.time"),
+        ("data.time_unit=ms", r"data: time_unit says how to read data\.time"),
+        ("data.ties=file", r"data: ties says how to read data\.time"),
+        ("data.time_range=[2020-01-01, 2021-01-01]", r"data: time_range says how to read data\.time"),
+        ("features.hour={kind: time, part: hour}", r"features: feature 'hour' is of kind time and needs data\.time"),
+        (
+            "features.recent={kind: sequence, feature: i}",
+            r"features: feature 'recent' is a sequence and needs data\.time",
+        ),
+    ],
+)
+def test_logs_without_a_time_know_no_order(load, override, said):
+    assert load(*TIMELESS).required_columns == ["u", "i", "label"]
+    with pytest.raises(ConfigError, match=said):
+        load(*TIMELESS, override)
+
+
+def test_logs_of_positives_need_no_label_and_may_have_a_weight(load):
+    config = load("data.label=", "data.weight=plays")
+    assert config.data.positives_only
+    assert config.required_columns == ["u", "i", "t", "plays", "label"]
+    assert config.compared_columns == ["u", "i", "plays"], "a label that is always 1 has nothing to compare"
+    kept = load("data.label.keep=positives", "data.weight=plays")
+    assert kept.data.positives_only
+    assert not load().data.positives_only
+    with pytest.raises(ConfigError, match=r"'plays' is data\.weight, .* cannot be a feature"):
+        load("data.label=", "data.weight=plays", "features.plays={kind: numeric, of: context}")
+    with pytest.raises(ConfigError, match=r"features.s.events: negative, but these logs hold positives alone"):
+        load("data.label=", "features.s={kind: sequence, feature: i, events: negative}")
 
 
 def test_a_delimiter_goes_with_csv_only(load):

@@ -97,7 +97,7 @@ def test_these_go(load, override):
             "features",
             "column 'cold_user' is one that ingest",
         ),
-        ("data.label.column=cold_item", "data.label", "'cold_item' is a column that ingest adds"),
+        ("data.label.column=cold_item", "data.label.column", "'cold_item' is a column that ingest adds"),
         ("data.user=label", "data.user", "'label' is a column that ingest adds"),
         ("features.a={kind: numeric, of: item, from: label}", "features", "column 'label' is one that ingest adds"),
         ("features.label={kind: numeric, of: item, from: b}", "features", "column 'label' is one that ingest adds"),

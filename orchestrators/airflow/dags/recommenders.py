@@ -30,12 +30,20 @@ PROJECT = Path(__file__).resolve().parents[3]
 CONFIGS = Path(os.environ.get("RECSYS_CONFIGS", PROJECT / "configs"))
 COMMAND = os.environ.get("RECSYS_COMMAND", str(PROJECT / ".venv" / "bin" / "recsys"))
 
-SKIPPED = 4
-WHY_FINAL = {
-    2: "the call or the config is wrong; running it again changes nothing",
-    3: "a gate said no; running it again changes nothing",
-}
 _TERM_SECONDS = 20
+
+
+class ExitCodes:
+    """What the exit codes of `recsys` mean, as the graph file has them."""
+
+    def __init__(self, table: Mapping[str, Mapping[str, Any]]):
+        self.skipped: int = table["skipped"]["code"]
+        self._final = {each["code"]: each["means"] for each in table.values() if each["final"]}
+
+    def why_final(self, code: int | None) -> str | None:
+        """Return why running a node again changes nothing; None where it may."""
+        means = self._final.get(code) if code not in (0, None) else None
+        return None if means is None else f"exit code {code}: {means}; running it again changes nothing"
 
 
 def arguments(config: str, node: str, spans: bool, context: Mapping[str, Any]) -> list[str]:
@@ -67,12 +75,13 @@ class RunNode(BaseOperator):
     operator_extra_links = (ReportLink(),)
     ui_color = "#e8f0fe"
 
-    def __init__(self, *, config: str, node: str, spans: bool, report_url: str | None, **kwargs: Any):
+    def __init__(self, *, config: str, node: str, spans: bool, report_url: str | None, codes: ExitCodes, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.node = node
         self.spans = spans
         self.report_url = report_url
+        self.codes = codes
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> Any:
@@ -81,31 +90,26 @@ class RunNode(BaseOperator):
         self.log.info("running %s", command)
         # What Airflow sets for its own Python is not for ours.
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV"))}
-        last = ""
         with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
             self._process = subprocess.Popen(
                 command, stdout=answer, stderr=subprocess.PIPE, env=clean, start_new_session=True,
                 text=True, encoding="utf-8", errors="replace",
             )  # fmt: skip
             assert self._process.stderr is not None
-            said: list[str] = []
             for line in self._process.stderr:
                 self.log.info(line.rstrip())
-                said = [*said[-20:], line.rstrip()]
             code = self._process.wait()
             answer.seek(0)
             made = json.loads(answer.read() or "{}")
-            last = next(
-                ("\n".join(said[n:]) for n in range(len(said)) if said[n].startswith(("refused:", "error:"))), ""
-            )
         if made:
             self.log.info("%s: %s %s", self.node, made["state"], made["found"])
-        if code == SKIPPED:
+        if code == self.codes.skipped:
             raise AirflowSkipException(made.get("found", ""))
-        if code in WHY_FINAL:
-            raise AirflowFailException(f"{last}\nexit code {code}: {WHY_FINAL[code]}")
+        why = _why(made)
+        if (final := self.codes.why_final(code)) is not None:
+            raise AirflowFailException(f"{why}\n{final}")
         if code != 0:
-            raise AirflowException(f"{last}\nexit code {code}")
+            raise AirflowException(f"{why}\nexit code {code}")
         return made
 
     def on_kill(self) -> None:
@@ -119,17 +123,26 @@ class RunNode(BaseOperator):
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
+def _why(made: Mapping[str, Any]) -> str:
+    """Return a node's own account of why it did not end well: its verdict's reasons, or its error."""
+    verdict = made.get("verdict")
+    if not verdict or not verdict["reasons"]:
+        return made.get("found", "")
+    return "\n".join([verdict["sentence"], *(f"  - {each['text']}" for each in verdict["reasons"]), verdict["next"]])
+
+
 class RunNodeInPod(KubernetesPodOperator):
     """Runs a node as a pod of the project's image."""
 
     operator_extra_links = (ReportLink(),)
 
-    def __init__(self, *, config: str, node: str, spans: bool, report_url: str | None, **kwargs: Any):
-        super().__init__(cmds=["recsys"], skip_on_exit_code=SKIPPED, do_xcom_push=False, **kwargs)
+    def __init__(self, *, config: str, node: str, spans: bool, report_url: str | None, codes: ExitCodes, **kwargs: Any):
+        super().__init__(cmds=["recsys"], skip_on_exit_code=codes.skipped, do_xcom_push=False, **kwargs)
         self.config = config
         self.node = node
         self.spans = spans
         self.report_url = report_url
+        self.codes = codes
 
     def execute(self, context: Any) -> Any:
         """Run it; a pod that an earlier try left is taken up again."""
@@ -144,8 +157,8 @@ class RunNodeInPod(KubernetesPodOperator):
             raise
         except AirflowException as error:
             code = _exit_code(remote_pod, self.base_container_name)
-            if code in WHY_FINAL:
-                raise AirflowFailException(f"exit code {code}: {WHY_FINAL[code]}. {error}") from error
+            if (final := self.codes.why_final(code)) is not None:
+                raise AirflowFailException(f"{final}. {error}") from error
             raise
 
 
@@ -160,6 +173,11 @@ def make_dag(path: Path) -> DAG:
     """Return the DAG of a graph file."""
     plan = json.loads(path.read_text(encoding="utf-8"))
     how = plan["orchestration"]
+    if "exit_codes" not in plan:
+        raise AirflowException(
+            f"{path} is an older recsys' graph file; `recsys graph {plan['config']} --write` renews it"
+        )
+    codes = ExitCodes(plan["exit_codes"])
     dag = DAG(
         dag_id=plan["name"],
         description=f"Recommender {plan['name']}: logs to a pushed version",
@@ -187,7 +205,7 @@ def make_dag(path: Path) -> DAG:
     for node in plan["nodes"]:
         common = {
             "task_id": node["id"], "dag": dag, "node": node["id"], "spans": plan["spans"],
-            "report_url": how["report_url"],
+            "report_url": how["report_url"], "codes": codes,
             "doc_md": f"{node['kind']}{', a gate: its no stops the run' if node['gate'] else ''}",
         }  # fmt: skip
         if how["runs_nodes_as"] == "pod":

@@ -12,6 +12,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.artifacts import VERDICT
 from components.evaluator import component
 from components.evaluator.metrics import binary_metrics
+from components.verdict import VERDICT_FILE
 from configs import canonical_json
 from configs.gates import Evaluation
 
@@ -105,7 +106,7 @@ def execute(made, output, candidate, baselines, blessed=None, gates=GATES):
             "baselines": json.dumps(list(baselines)),
         },
     )
-    return result, blessing, json.loads((output / "blessing" / component.VERDICT_FILE).read_text())
+    return result, blessing, json.loads((output / "blessing" / VERDICT_FILE).read_text())
 
 
 @pytest.fixture(scope="module")

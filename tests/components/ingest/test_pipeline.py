@@ -283,3 +283,80 @@ def test_a_span_is_judged_by_a_model_that_never_saw_it(tmp_path):
     assert component.spans_read(meaning, find_files(meaning, source)) == (
         "; spans 20260101 to 20260103, no logs of 20260102"
     )
+
+
+def read_whole(folder: Path, content: str, **changes) -> tuple[dict[str, list[dict]], dict[str, int]]:
+    out = execute(folder, content, **changes)
+    splits = {split: examples(out / "examples", split) for split in ("train", "eval", "test")}
+    return splits, json.loads((out / "report" / "counts.json").read_text())
+
+
+def test_logs_without_label_and_time_are_positives_in_no_order(tmp_path):
+    plays = [(f"u{n % 30}", f"i{(n * 7 + n // 30) % 40}", 1 + n % 9) for n in range(600)]
+    content = "user,item,plays,age,genres\n" + "".join(f"{u},{i},{p},30,a|b\n" for u, i, p in plays)
+    raw = {name: column for name, column in RAW.items() if name != "recent"}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "logs.csv").write_text(content + "u1,i1,0,30,a\nu1,i1,,30,a\n")
+    meaning = data(time=None, label=None, weight="plays", split={"by": "user_share", "eval": 0.2, "test": 0.2})
+    files = find_files(meaning, str(folder / "logs.csv"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    outputs = pipeline.Outputs(
+        split=_Folders({s: str(folder / f"Split-{s}") for s in ("train", "eval", "test")}),
+        catalogue=str(folder / "catalogue"),
+        dead_letters=str(folder / "dead.jsonl"),
+        counts=str(folder / "counts.json"),
+    )
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as root:
+        pipeline.build(root, meaning, raw, files, outputs, NOW)
+    found = [e for split in ("train", "eval", "test") for e in examples(folder, split)]
+    expected = Counter((u.encode(), i.encode(), float(p)) for u, i, p in plays)
+    assert Counter((e["user"][0], e["item"][0], e["plays"][0]) for e in found) == expected
+    assert {tuple(e["label"]) for e in found} == {(1.0,)}
+    assert not {name for e in found for name in e if "time" in name}
+    counts = json.loads((folder / "counts.json").read_text())
+    assert counts["malformed"] == 2
+    assert not [name for name in counts if "time" in name]
+    component.judge(meaning, files, counts | {"malformed": 0}, "")
+    reasons = [json.loads(line)["reason"] for line in (folder / "dead.jsonl").read_text().splitlines()]
+    assert reasons == ["column 'plays': '0' is not above 0, as a weight must be", "column 'plays': is empty"]
+    assert {r["user"] for r in pq.read_table(folder / "catalogue" / "users").to_pylist()} == {u for u, *_ in plays}
+
+
+def test_positives_alone_can_be_kept_and_left_out_by_each_users_last_tenth(tmp_path):
+    """Ties in the order of the file, as a stable sort has them."""
+    log = [(f"u{n * 13 % 17}", f"i{n}", START + n // 50, 1 + n * 7 % 5) for n in range(1200)]
+    content = HEADER + "".join(f"{u},{i},{t},{r},30,a\n" for u, i, t, r in log)
+    original = reading.pieces
+    patch = pytest.MonkeyPatch()
+    patch.setattr(reading, "pieces", lambda file: original(file, 3000))
+    try:
+        splits, counts = read_whole(
+            tmp_path / "run",
+            content,
+            label={"column": "rating", "positive": ">= 4", "keep": "positives"},
+            ties="file",
+            split={"by": "user_time", "eval": 0.1, "test": 0.1, "at_least": 1},
+        )
+    finally:
+        patch.undo()
+    expected: dict[str, set[str]] = {"train": set(), "eval": set(), "test": set()}
+    for user in {u for u, *_ in log}:
+        own = [i for u, i, t, r in sorted(log, key=lambda row: row[2]) if u == user and r >= 4]
+        held = max(1, len(own) // 10)
+        expected["test"] |= set(own[-held:])
+        expected["eval"] |= set(own[-2 * held : -held])
+        expected["train"] |= set(own[: -2 * held])
+    assert {split: {e["item"][0].decode() for e in found} for split, found in splits.items()} == expected
+    assert counts["left_out"] == sum(r < 4 for *_, r in log)
+    assert f"not positive, left out {counts['left_out']:,}" in component.summary(counts)
+
+
+def test_a_condition_that_no_row_meets_leaves_nothing_and_is_refused(tmp_path):
+    with pytest.raises(RefusedError, match="none of 50 rows is positive and kept: column 'rating' never meets"):
+        execute(
+            tmp_path / "run",
+            HEADER + rows(50, rating=lambda i: 1),
+            label={"column": "rating", "positive": ">= 4", "keep": "positives"},
+        )

@@ -14,6 +14,7 @@ from components.report.change import config_change, config_text
 from components.report.order import badness, kept_curves, worst_first
 from components.report.training import history
 from components.report.verdict import outcome, with_intervals
+from components.verdict import Reason, Ruling, Verdict
 
 METRICS = ("auc", "gauc", "prauc", "logloss", "calibration")
 
@@ -45,15 +46,21 @@ def node(name, state="done", **more):
     return {"node": name, "state": state, "seconds": 1.0, "started": 1e9, **more}
 
 
-def facts(slices=(), gates=(), nodes=(), data=None, model=None, serving=None, pushed=None, **more):
+def facts(slices=(), gates=(), nodes=(), data=None, verdicts=(), serving=None, pushed=None, **more):
     nodes = list(nodes) or [node("Ingest"), node("Pusher")]
     return {
-        "name": "shop", "run": "r1", "at": 1e9, "outcome": outcome(nodes, data, model, serving, pushed),
+        "name": "shop", "run": "r1", "at": 1e9, "outcome": outcome(nodes, verdicts, 0, pushed),
         "pushed": pushed, "serving_check": serving, "data_gate": data, "counts": None,
         "models": ["candidate", "blessed"] if slices else [], "gates": list(gates), "slices": list(slices),
         "metric": "auc", "training": None, "features": [], "nodes": nodes, "files": [], "chain": [],
         "libraries": {"python": "3.11"}, "config": "a: 1\n", "previous": None,
     } | more  # fmt: skip
+
+
+def refusal(by, text, **more):
+    return Verdict(
+        by=by, ruling=Ruling.REFUSED, summary="no", sentence="It was refused.", reasons=(Reason(text=text, **more),)
+    )
 
 
 def text_of(html: str) -> str:
@@ -63,7 +70,7 @@ def text_of(html: str) -> str:
 
 def test_a_broken_run_says_where_and_why():
     nodes = [node("Ingest"), node("Trainer", "failed", error="out of memory", refused=False), node("Pusher", "not run")]
-    said = outcome(nodes, None, None, None, None)
+    said = outcome(nodes, [], 0, None)
     assert (said["state"], said["by"]) == ("broke", "Trainer")
     assert said["reasons"][0]["text"] == "out of memory"
     html = page.render(facts(nodes=nodes), {})
@@ -73,11 +80,11 @@ def test_a_broken_run_says_where_and_why():
 
 def test_a_node_that_refuses_is_a_refusal_and_no_defect():
     nodes = [node("Ingest"), node("CuratedSchema", "failed", error="shop.schema.pbtxt: not a schema", refused=True)]
-    assert outcome(nodes, None, None, None, None)["state"] == "refused"
+    assert outcome(nodes, [], 0, None)["state"] == "refused"
 
 
 def test_a_run_that_has_not_ended_is_neither():
-    said = outcome([node("Ingest"), node("Trainer", "not run")], None, None, None, None)
+    said = outcome([node("Ingest"), node("Trainer", "not run")], [], 0, None)
     assert said["state"] == "unfinished"
     assert "Trainer" in said["reasons"][0]["text"]
 
@@ -85,13 +92,13 @@ def test_a_run_that_has_not_ended_is_neither():
 def test_a_serving_check_that_failed_shows_its_problems():
     serving = {"ok": False, "problems": ["score of row 3 differs by 0.1"], "requests": 5, "p50_ms": 1.0,
                "resident_mib": 9.0, "start_seconds": 1.0}  # fmt: skip
-    html = page.render(facts(serving=serving, model={"blessed": True, "judgements": []}), {})
+    html = page.render(facts(serving=serving, verdicts=[refusal("ServingCheck", serving["problems"][0])]), {})
     assert "Refused by ServingCheck" in text_of(html)
     assert text_of(html).count("score of row 3 differs by 0.1") == 2
 
 
 def test_a_blessed_model_behind_a_newer_span_was_not_pushed():
-    said = outcome([node("Pusher")], None, {"blessed": True, "judgements": []}, {"ok": True}, "")
+    said = outcome([node("Pusher")], [], 0, "")
     assert said["state"] == "blessed"
     assert "newer span" in said["sentence"]
 
@@ -126,9 +133,9 @@ def test_worse_is_lower_but_for_logloss_and_calibration_which_should_be_one():
     ("gate", "expected"),
     [
         (judgement(margin=-0.1), [-0.11, -0.09]),
-        (judgement(gate="auc at most 0.7", margin=0.1), [0.09, 0.11]),
+        (judgement(direction="at most", margin=0.1), [0.09, 0.11]),
         (judgement(gate="auc beats blessed by 0.02", against="blessed", margin=-0.02), [-0.03, -0.01]),
-        (judgement(metric="logloss", against="blessed", margin=0.05), [0.04, 0.06]),
+        (judgement(metric="logloss", direction="at most", against="blessed", margin=0.05), [0.04, 0.06]),
         (judgement(margin=None), [None, None]),
     ],
 )
@@ -143,11 +150,16 @@ NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
 @given(NAME, NAME, NAME)
 def test_whatever_logs_hold_stays_text(value, error, example):
     nodes = [node("Ingest", "failed", error=error, refused=False)]
-    finding = {"severity": "error", "split": "train", "feature": "f", "measure": "m", "value": value, "limit": "schema",
+    finding = {"severity": "error", "split": "train", "feature": "f", "measure": "m", "value": value, "limit": None,
                "what": value, "examples": [example]}  # fmt: skip
     data = {"blessed": False, "findings": [finding], "distances": {"skew": {}, "drift": {}}}
     html = page.render(
-        facts(slices=[slice_("all", 0.8), slice_(f"g={value}", 0.7)], nodes=nodes, data=data),
+        facts(
+            slices=[slice_("all", 0.8), slice_(f"g={value}", 0.7)],
+            nodes=nodes,
+            data=data,
+            verdicts=[refusal("DataGate", value, feature="f")],
+        ),
         {"all": {}, f"g={value}": {}},
     )
     assert html.count("<script") == 3

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from components.outcomes import NodeState
 from components.refusal import RefusedError
 from configs import load_config
 from pipeline.running import run as run_module
 from pipeline.running import under_way
-from pipeline.running.nodes import Outcome, State
+from pipeline.running.nodes import Outcome
 from pipeline.running.run import Watcher, run
 
 NODES = ["Ingest", "DataGate", "Trainer", "Report"]
@@ -43,7 +44,7 @@ def graph(monkeypatch):
 
         def run_node(self, node, run_id):
             self.ran.append(node)
-            end = self.ends.get(node, State.DONE)
+            end = self.ends.get(node, NodeState.DONE)
             if isinstance(end, Exception):
                 raise end
             return Outcome(node, end, 0.0, {})
@@ -54,7 +55,7 @@ def graph(monkeypatch):
 
 
 def test_a_refused_run_is_told_of_and_stays_refused(config, graph):
-    graph.ends = {"DataGate": State.REFUSED}
+    graph.ends = {"DataGate": NodeState.REFUSED}
     with pytest.raises(RefusedError, match="by DataGate"):
         run(config, Watcher())
     assert graph.ran == ["Ingest", "DataGate", "Report"]
@@ -74,12 +75,12 @@ def test_where_nothing_was_ingested_there_is_nothing_to_tell(config, graph):
     assert graph.ran == ["Ingest"]
 
 
-@pytest.mark.parametrize("gate", [State.DONE, State.REFUSED])
+@pytest.mark.parametrize("gate", [NodeState.DONE, NodeState.REFUSED])
 def test_a_report_that_cannot_be_made_is_heard_of_and_changes_nothing(config, graph, gate):
     graph.ends = {"DataGate": gate, "Report": KeyError("slices")}
     heard = []
     watcher = Watcher(failed=lambda node, error: heard.append((node, str(error))))
-    if gate is State.REFUSED:
+    if gate is NodeState.REFUSED:
         with pytest.raises(RefusedError, match="by DataGate"):
             run(config, watcher)
     else:
