@@ -61,11 +61,10 @@ def clicks_rolled_back(
     names = [str(user) for user in range(users)]
     for day in range(days):
         percent = share_on(day)
-        column = test.table.column(percent / 100)
         shown, clicked, canary = site.day(day, percent)
         for look, part in enumerate(np.array_split(np.arange(len(shown)), looks_a_day)):
             for user, click, arm in zip(shown[part].tolist(), clicked[part].tolist(), canary[part].tolist(), strict=True):
-                test.table.add(test.table.row(names[user]), column, CANARY if arm else STABLE, click, 1)
+                test.table.add(test.table.place(names[user], percent / 100), CANARY if arm else STABLE, click, 1)
             loss_seen = test.look()
             if loss_seen and loss_seen.comparable and loss_seen.p_value < ALPHA:
                 return day + look / looks_a_day

@@ -98,11 +98,11 @@ class ClickJoin:
         """Take a showing into account."""
         if not 0 < exposure.share < 100:
             return  # there is no other arm to compare with
-        row = self._test.table.row(exposure.user)
-        if row is None:
+        place = self._test.table.place(exposure.user, exposure.share / 100)
+        if place is None:
             return
-        column = self._test.table.column(exposure.share / 100)
-        self._test.table.add(row, column, exposure.arm, 0, 1)
+        self._test.table.add(place, exposure.arm, 0, 1)
+        row, column = place
         key = hash((exposure.user, exposure.item))
         slot = self._next % self._size
         if slot < len(self._keys):
@@ -131,7 +131,7 @@ class ClickJoin:
                 if click.time - self._times[slot] <= WITHIN_SECONDS and not self._clicked[slot]:
                     self._clicked[slot] = 1
                     arm = CANARY if self._arms[slot] else STABLE
-                    self._test.table.add(self._rows[slot], self._columns[slot], arm, 1, 0)
+                    self._test.table.add((self._rows[slot], self._columns[slot]), arm, 1, 0)
                 return
             number = self._before[slot]
 

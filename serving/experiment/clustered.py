@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from serving.release_state import CANARY, STABLE
 
+ARMS = {CANARY: 0, STABLE: 1}
 Floats = npt.NDArray[np.floating]
 
 
@@ -68,83 +69,78 @@ def stratified_difference(
 
 
 class UserTable:
-    """Numerators and denominators per user and stratum; a stratum is a share of the canary.
+    """Numerators and denominators per user, arm and stratum; a stratum is a share of the canary.
 
-    No user weighs more than `most` rows a stratum, and users beyond `users` are left out, so that memory is bounded.
+    No user weighs more than `most` rows in a stratum and an arm, and users beyond `users` and strata beyond 16 are left
+    out, so that neither a heavy user nor a long canary costs more than that.
     """
+
+    STRATA = 16
 
     def __init__(self, most: float, users: int):
         self._most = most
         self._limit = users
         self._rows: dict[int, int] = {}
         self._shares: list[float] = []
-        self._numerators, self._denominators = np.zeros((0, 0)), np.zeros((0, 0))
-        self._canary = np.zeros((0, 0), bool)
+        self._sums = np.zeros((len(ARMS), 2, 0, 0), np.float32)  # arm, numerator or denominator, user, stratum
         self.left_out = 0
 
-    def row(self, user: str) -> int | None:
-        """The number of a user's row; None where there is no room for another user."""
+    def place(self, user: str, share: float) -> tuple[int, int] | None:
+        """Where a user's sums in a stratum are; None, and counted in `left_out`, where there is no room for another."""
         key = hash(user)
         row = self._rows.get(key)
+        known = share in self._shares
+        if (row is None and len(self._rows) >= self._limit) or (not known and len(self._shares) >= self.STRATA):
+            self.left_out += 1
+            return None
         if row is None:
-            if len(self._rows) >= self._limit:
-                self.left_out += 1
-                return None
             row = self._rows[key] = len(self._rows)
-            if row >= len(self._numerators):
-                self._resize(max(1024, 2 * row), len(self._shares))
-        return row
-
-    def column(self, share: float) -> int:
-        """The number of a stratum's column."""
-        if share not in self._shares:
+        if not known:
             self._shares.append(share)
-            self._resize(len(self._numerators), len(self._shares))
-        return self._shares.index(share)
+        if row >= self._sums.shape[2] or not known:
+            self._resize(max(1024, self._sums.shape[2], 2 * row), len(self._shares))
+        return row, self._shares.index(share)
 
-    def add(self, row: int, column: int, arm: str, numerator: float, denominator: float) -> None:
+    def add(self, place: tuple[int, int], arm: str, numerator: float, denominator: float) -> None:
         """Add to a user's sums in a stratum."""
-        self._numerators[row, column] += numerator
-        self._denominators[row, column] += denominator
-        self._canary[row, column] = arm == CANARY
+        sums = self._sums[ARMS[arm]]
+        sums[0][place] += numerator
+        sums[1][place] += denominator
 
-    def difference(self) -> Difference | None:
-        """Canary less stable, or None where no stratum has both."""
-        (canary, stable), shares = self._arms(), np.array(self._shares)
-        return stratified_difference(canary, stable, shares)
+    def difference(self, drawn: bool = True) -> Difference | None:
+        """Canary less stable, or None where no stratum has both; `drawn` where users have one arm by the share."""
+        sums = self._capped()
+        canary, stable = sums[ARMS[CANARY]], sums[ARMS[STABLE]]
+        return stratified_difference(
+            (canary[0], canary[1]), (stable[0], stable[1]), np.array(self._shares) if drawn else None
+        )
 
     def totals(self) -> dict[str, tuple[float, float, float]]:
         """Each arm's numerator and denominator as they came, and the variance of their ratio (of its capped rows)."""
         found = {}
-        size = len(self._rows)
-        for arm, (numerators, denominators) in zip((CANARY, STABLE), self._arms(), strict=True):
-            mask = self._canary[:size] == (arm == CANARY)
-            whole = float((self._numerators[:size] * mask).sum()), float((self._denominators[:size] * mask).sum())
+        whole, capped = self._sums.sum((2, 3), dtype=np.float64), self._capped()
+        for arm, number in ARMS.items():
+            numerators, denominators = capped[number]
             rows = float(denominators.sum())
             if rows:
                 per_user = numerators.sum(1) - numerators.sum() / rows * denominators.sum(1)
-                found[arm] = (*whole, float(per_user @ per_user) / rows**2)
+                found[arm] = (float(whole[number][0]), float(whole[number][1]), float(per_user @ per_user) / rows**2)
         return found
 
     def users(self) -> list[tuple[int, int, float]]:
         """The canary's users, the stable version's, and the canary's share, stratum by stratum."""
-        size = len(self._rows)
-        seen, canary = self._denominators[:size] > 0, self._canary[:size]
-        counts = zip((seen & canary).sum(0), (seen & ~canary).sum(0), self._shares, strict=True)
-        return [(int(of_canary), int(of_stable), share) for of_canary, of_stable, share in counts]
+        seen = (self._sums[:, 1] > 0).sum(1)
+        return [
+            (int(seen[ARMS[CANARY], column]), int(seen[ARMS[STABLE], column]), share)
+            for column, share in enumerate(self._shares)
+        ]
 
-    def _arms(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        size = len(self._rows)
-        numerators, denominators = self._numerators[:size], self._denominators[:size]
-        capped = self._most / np.maximum(denominators, self._most)
-        numerators, denominators, canary = numerators * capped, denominators * capped, self._canary[:size]
-        return (numerators * canary, denominators * canary), (numerators * ~canary, denominators * ~canary)
+    def _capped(self) -> Floats:
+        sums = self._sums[:, :, : len(self._rows)].astype(np.float64)
+        sums *= (self._most / np.maximum(sums[:, 1], self._most))[:, None]
+        return sums
 
     def _resize(self, rows: int, columns: int) -> None:
-        def grown(old: npt.NDArray) -> npt.NDArray:
-            new = np.zeros((rows, columns), old.dtype)
-            new[: old.shape[0], : old.shape[1]] = old
-            return new
-
-        self._numerators, self._denominators = grown(self._numerators), grown(self._denominators)
-        self._canary = grown(self._canary)
+        old = self._sums
+        self._sums = np.zeros((*old.shape[:2], rows, columns), old.dtype)
+        self._sums[:, :, : old.shape[2], : old.shape[3]] = old

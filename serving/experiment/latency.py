@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from serving.experiment.clustered import stratified_difference
+from serving.experiment.clustered import ARMS, stratified_difference
 from serving.experiment.sequential import log_e_value_below
 from serving.release_state import CANARY, STABLE
 
@@ -27,7 +27,6 @@ QUANTILE = 0.99
 SCALE = 0.05  # excesses of this size, as a share of requests, are looked for
 _SHORTEST, _GROWTH, _BUCKETS = 5e-5, 1.1, 140  # 0.05 ms to 31 s
 _SIZES = 8
-_ARMS = {CANARY: 0, STABLE: 1}
 
 
 class LatencyTest:
@@ -37,7 +36,7 @@ class LatencyTest:
         """`ratio` is what the canary's p99 may be, as a multiple of the stable version's."""
         self._ratio = ratio
         self._clock = clock
-        self._counts = np.zeros((len(_ARMS), WINDOW_BLOCKS, _SIZES, _BUCKETS), np.int32)
+        self._counts = np.zeros((len(ARMS), WINDOW_BLOCKS, _SIZES, _BUCKETS), np.int32)
         self._start = clock()
 
     def add(self, arm: str, seconds: float, size: int = 1) -> None:
@@ -49,7 +48,7 @@ class LatencyTest:
         scaled = seconds * self._ratio if arm == STABLE else seconds
         bucket = int(math.log(max(scaled, _SHORTEST) / _SHORTEST) / math.log(_GROWTH))
         size_class = min(max(size, 1).bit_length() // 3, _SIZES - 1)
-        self._counts[_ARMS[arm], block, size_class, min(bucket, _BUCKETS - 1)] += 1
+        self._counts[ARMS[arm], block, size_class, min(bucket, _BUCKETS - 1)] += 1
 
     def log_e_value(self) -> float:
         """The evidence of this window that the canary is too slow."""
@@ -60,14 +59,14 @@ class LatencyTest:
         both = np.flatnonzero(requests.min(0))
         if not len(both):
             return 0.0
-        above = np.empty((len(_ARMS), blocks, len(both)))
+        above = np.empty((len(ARMS), blocks, len(both)))
         for place, size_class in enumerate(both):
-            covered = np.cumsum(totals[_ARMS[STABLE], size_class]) >= QUANTILE * requests[_ARMS[STABLE], size_class]
+            covered = np.cumsum(totals[ARMS[STABLE], size_class]) >= QUANTILE * requests[ARMS[STABLE], size_class]
             threshold = int(np.argmax(covered))  # at most 1 % of the multiplied latencies are in buckets above
             above[:, :, place] = counts[:, :, size_class, threshold + 1 :].sum(2)
         shown = counts[:, :, both].sum(3).astype(np.float64)
-        if above[_ARMS[CANARY]].sum() <= (1 - QUANTILE) * shown[_ARMS[CANARY]].sum():
+        if above[ARMS[CANARY]].sum() <= (1 - QUANTILE) * shown[ARMS[CANARY]].sum():
             return 0.0
-        arms = [(above[arm], shown[arm]) for arm in (_ARMS[CANARY], _ARMS[STABLE])]
+        arms = [(above[arm], shown[arm]) for arm in (ARMS[CANARY], ARMS[STABLE])]
         found = stratified_difference(arms[0], arms[1])
         return 0.0 if found is None else log_e_value_below(-found.value, found.variance, SCALE)
