@@ -8,15 +8,11 @@ stalls that hit whatever is under way. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from serving.experiment.latency import BLOCK_SECONDS, LatencyTest
 from serving.experiment.loss import LossTest
 from serving.release_state import CANARY, STABLE
 
@@ -63,7 +59,9 @@ def clicks_rolled_back(
         percent = share_on(day)
         shown, clicked, canary = site.day(day, percent)
         for look, part in enumerate(np.array_split(np.arange(len(shown)), looks_a_day)):
-            for user, click, arm in zip(shown[part].tolist(), clicked[part].tolist(), canary[part].tolist(), strict=True):
+            for user, click, arm in zip(
+                shown[part].tolist(), clicked[part].tolist(), canary[part].tolist(), strict=True
+            ):
                 test.table.add(test.table.place(names[user], percent / 100), CANARY if arm else STABLE, click, 1)
             loss_seen = test.look()
             if loss_seen and loss_seen.comparable and loss_seen.p_value < ALPHA:

@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow, read once each, in bounded memory; what is wrong in them is counted and passed over."""
+"""Files of JSON lines that grow, read once each, in bounded memory; what is wrong in them is counted, not raised."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A stall slows everything that is under way, so requests are no independent draws
 clusters. With latencies of the stable version multiplied by the allowed ratio, "no slower than allowed" means that the
 canary exceeds any threshold no more often. The threshold is the 99 % quantile of those multiplied latencies, and what
 is tested is the difference of the two shares above it, within classes of request size, since large requests take
-longer whoever answers them. One bad block raises its variance as much as its mean: about 20 blocks must be slow before
+longer whoever answers them. One bad block raises its variance as much as its mean: about 30 blocks must be slow before
 the evidence suffices, at whatever ratio. The evidence starts anew every hour, so that a canary that turns slow after a
 good week is found as soon as one that was slow at first.
 """
@@ -24,7 +24,7 @@ from serving.release_state import CANARY, STABLE
 BLOCK_SECONDS = 10.0
 WINDOW_BLOCKS = 360
 QUANTILE = 0.99
-SCALE = 0.05  # excesses of this size, as a share of requests, are looked for
+SCALE = 0.2  # excesses of this size, as a share of requests, are looked for
 _SHORTEST, _GROWTH, _BUCKETS = 5e-5, 1.1, 140  # 0.05 ms to 31 s
 _SIZES = 8
 

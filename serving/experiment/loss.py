@@ -11,7 +11,9 @@ from serving.release_state import CANARY, STABLE
 
 Z_95 = 1.959963984540054
 USERS = 500_000  # counted at most; about 100 bytes each
-ROWS_PER_USER = 30.0  # showings of one user that count in a stratum: a few heavy users would else be most of the variance
+ROWS_PER_USER = (
+    30.0  # showings of one user that count in a stratum: a few heavy users would else be most of the variance
+)
 MIN_USERS = 100  # in each arm, before a normal approximation is anything to go by
 RELATIVE_SCALE = 0.15  # losses worth seeing are of this size, relative to the rate
 SAMPLE_RATIO_ALPHA = 1e-3
