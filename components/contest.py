@@ -19,12 +19,14 @@ from components.evaluator.metrics import binary_metrics
 from components.trainer import feature_table
 from configs import Config, ConfigError
 from configs.features import LABEL
-from configs.model import ItemMean, Model, Training
-from models.training import Task, train
+from configs.model import MODELS, Model, Training
+from models.base import ClosedForm, MissingFeatureError
+from models.registry import implementation
+from models.training.job import Task
+from models.training.train import train
 
 COLD = {"cold users": "cold_user", "cold items": "cold_item"}
 _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
-_TYPES = sorted(TypeAdapter(Model).json_schema()["discriminator"]["mapping"])
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def entries(config: Config, names: Iterable[str] = ()) -> list[Entry]:
         try:
             found.append(Entry(name, _MODEL.validate_python({"type": name}), config.training))
         except ValidationError:
-            choices = ", ".join(dict.fromkeys([*known, *_TYPES]))
+            choices = ", ".join(dict.fromkeys([*known, *sorted(MODELS)]))
             raise ConfigError(f"--models {name}: no model of that name; choose from {choices}") from None
     if twice := sorted({e.name for e in found if sum(e.name == other.name for other in found) > 1}):
         raise ConfigError(f"--models: {twice[0]} is named twice")
@@ -105,10 +107,8 @@ def fit(task: Task, data: Data, folder: str, report: Callable[[str], None] = lam
             f"{folder}/logs",
             report=report,
         )
-    except ValueError as error:
-        if str(error).startswith("model "):  # what models/registry.py says of features
-            raise ConfigError(str(error)) from None
-        raise
+    except MissingFeatureError as error:
+        raise ConfigError(str(error)) from None
 
 
 def measure(
@@ -143,8 +143,9 @@ def measure(
 
 
 def counted(entry: Entry) -> bool:
-    """Return whether the model is counted and not drawn: all seeds give the same."""
-    return isinstance(entry.model, ItemMean)
+    """Return whether all seeds give the same model."""
+    made = implementation(type(entry.model))
+    return issubclass(made, ClosedForm) and not made.seeded
 
 
 def _scored(serve, folder: str, user: str) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from components.refusal import RefusedError
 from components.requests import named_columns
 from components.verdict import Reason, Ruling, Verdict
 from configs import Config, canonical_json
-from configs.features import RawColumn
+from configs.features import RawColumn, columns_from_json
 from configs.serving import ServingCheck as CheckConfig
 from serving.check import TENSORFLOW_SERVING, Budget, CheckResult, serving_check
 
@@ -71,7 +71,7 @@ class ServingCheckExecutor(base_executor.BaseExecutor):
         if artifact_utils.get_single_instance(input_dict["model_blessing"]).get_int_custom_property(VERDICT) != 1:
             raise RefusedError("the model is not blessed, so it is not tried; the Evaluator's verdict says why")
         limits = CheckConfig.model_validate_json(exec_properties["limits"])
-        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        columns = columns_from_json(exec_properties["columns"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         rows = next(read_serialized(examples, JUDGED_SPLIT, limits.rows))
         model = artifact_utils.get_single_instance(input_dict["model"])

@@ -19,7 +19,8 @@ from tfx.proto import trainer_pb2
 from configs import Config, canonical_json
 from configs.features import RawColumn
 from configs.model import Model, Training
-from models.training import Task, train
+from models.training.job import Task
+from models.training.train import train
 
 _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 progress = logging.getLogger("recsys.progress")

@@ -16,21 +16,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import (
-    DERIVED_COLUMNS,
-    LABEL,
-    WEIGHT,
-    Bucketized,
-    Crossed,
-    Feature,
-    Hashed,
-    RawColumn,
-    Sequence,
-    Time,
-    Vocabulary,
-)
+from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import BLESSED, Evaluation, Validation
+from configs.gates import BLESSED, MOST_BASELINES, Evaluation, Validation
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.serving import RELEASE_FOLDER, Serving
@@ -75,7 +63,7 @@ class Config(Section):
     model: Model = Field(default=DeepFM(type="deepfm"), description="The model to train, judge and push.")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Model] = Field(
         default=dict(BASELINES),
-        max_length=8,
+        max_length=MOST_BASELINES,
         description="Models trained beside it to compare with; `{}` for none.",
     )
     models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Contender] = Field(
@@ -96,18 +84,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Config:
         data = self.data
-        for name, feature in self.features.items():
-            _check_role(name, feature, data)
-            if isinstance(feature, Sequence):
-                _check_sequence(name, feature, self.features, data)
+        check_features(self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
-        for name, feature in self.features.items():
-            if isinstance(feature, Crossed):
-                for part in feature.cross:
-                    _check_crossable(name, part, self.features)
         label = data.label.column if data.label else None
         for name, column in (*data.roles.items(), ("display", data.display)):
             if column in DERIVED_COLUMNS or (column == LABEL and column != label):
@@ -360,49 +341,3 @@ def _explain(detail: Any, path: str) -> str:
         location.pop()
         message = f"as a name, {message}"
     return f"{path}: {'.'.join(map(str, location)) + ': ' if location else ''}{message}"
-
-
-def _check_role(name: str, feature: Feature, data: Data) -> None:
-    """Raise ValueError if the feature reads the user's, item's or event's column as something that it is not."""
-    if isinstance(feature, Crossed | Time | Sequence):
-        return
-    column = feature.column or name
-    if column == data.time:
-        raise ValueError(f"features.{name}: {column!r} is the time of the event; use kind: time")
-    for owner, id_column in (("user", data.user), ("item", data.item)):
-        if column != id_column:
-            continue
-        if not isinstance(feature, Vocabulary | Hashed) or feature.separator is not None or feature.of != owner:
-            raise ValueError(
-                f"features.{name}: {column!r} is the {owner}'s id: expected kind vocabulary or hashed, of: {owner}, "
-                "no separator"
-            )
-
-
-def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature], data: Data) -> None:
-    other = features.get(feature.feature)
-    if other is None:
-        raise ValueError(f"features.{name}.feature: no feature {feature.feature!r}")
-    if not isinstance(other, Vocabulary | Hashed) or other.separator is not None or other.of == "user":
-        raise ValueError(
-            f"features.{name}.feature: {feature.feature!r} must be a vocabulary or hashed feature of the item or the "
-            "context, with no separator: a sequence holds its values in the user's earlier events"
-        )
-    table = features.get(other.share or feature.feature)
-    if isinstance(table, Hashed) and table.hashes == 2:
-        raise ValueError(
-            f"features.{name}.feature: {feature.feature!r} has hashes: 2, a sequence takes one id an event"
-        )
-    if feature.events == "negative" and data.positives_only:
-        raise ValueError(f"features.{name}.events: negative, but these logs hold positives alone")
-    if name in (*data.roles.values(), data.display):
-        raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")
-
-
-def _check_crossable(name: str, part: str, features: Mapping[str, Feature]) -> None:
-    other = features.get(part)
-    if other is None:
-        raise ValueError(f"features.{name}.cross: no feature {part!r}")
-    single = not isinstance(other, Vocabulary | Hashed) or other.separator is None
-    if not isinstance(other, Vocabulary | Hashed | Bucketized | Time) or not single:
-        raise ValueError(f"features.{name}.cross: {part!r} must be single-valued and neither crossed nor numeric")

@@ -14,6 +14,9 @@ from configs.base import ColumnName, Section, Share
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet", "tfrecord"]
 TimeUnit = Literal["s", "ms", "us", "ns", "iso8601"]
 
+Decimal = Literal[".", ","]
+Thousands = Literal[",", ".", " ", "'", "_"]
+
 SPAN = "{SPAN}"
 
 # YAML reads 20260131 as a number and 2026-01-31 as a date.
@@ -139,6 +142,12 @@ class Data(Section):
         description="Which of a user's events of the same second came first: `unknown`: splits order them by a hash "
         "and sequences leave them out; `file`: the one that the logs hold first, by file name and line.",
     )
+    time_format: str | None = Field(
+        default=None,
+        min_length=2,
+        description="How text in the time column is written, as `strptime` takes it: `%d/%m/%Y %H:%M`. In place of "
+        "`time_unit`.",
+    )
     time_range: tuple[datetime, datetime] | None = Field(
         default=None,
         description="Events outside are malformed rows; UTC where no zone is given. Default: from 1990 to a day after "
@@ -163,6 +172,10 @@ class Data(Section):
     )
     span: Span | None = Field(
         default=None, description="With `{SPAN}`: the day or number that a run is for; default: the newest there is."
+    )
+    decimal: Decimal = Field(default=".", description="What parts the whole of a number from its fraction.")
+    thousands: Thousands | None = Field(
+        default=None, description="What parts groups of three digits in numbers, if anything does."
     )
     max_malformed: Share = Field(
         default=0.01, description="Share of rows that may be malformed; above it the run stops with exit code 3."
@@ -212,6 +225,12 @@ class Data(Section):
             raise ValueError(f"{what} needs a {SPAN} in source")
         if self.split.by == "span" and self.window < 2:
             raise ValueError("split.by: span needs a window of at least 2: the newest span is for evaluation")
+        if self.thousands == self.decimal:
+            raise ValueError("thousands and decimal cannot be the same")
+        if self.time_format is not None and self.time_unit != "s":
+            raise ValueError("time_unit and time_format exclude each other")
+        if self.time_format is not None and "%" not in self.time_format:
+            raise ValueError("time_format: expected a format as strptime takes it, such as %d/%m/%Y %H:%M")
         if self.delimiter is not None and self.format not in (None, "csv"):
             raise ValueError("delimiter only goes with format: csv")
         return self
@@ -226,6 +245,7 @@ class Data(Section):
             )
         for key, given in (
             ("time_unit", self.time_unit != "s"),
+            ("time_format", self.time_format is not None),
             ("time_range", self.time_range is not None),
             ("ties", self.ties != "unknown"),
         ):

@@ -12,6 +12,7 @@ MetricName = Literal["auc", "gauc", "ndcg10", "logloss", "calibration", "prauc",
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
 UNDIRECTED: frozenset[str] = frozenset({"calibration", "example_count"})  # more is neither better nor worse
 BLESSED = "blessed"
+MOST_BASELINES = 8
 
 
 class Limits(Section):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
 from configs.base import ColumnName
 from configs.config import Config
-from configs.features import DERIVED_COLUMNS
+from configs.features import DERIVED_COLUMNS, KINDS
 
 EXAMPLE = """\
 name: shop
@@ -34,15 +34,7 @@ evaluation:
     - {metric: auc, not_below: blessed, by: 0.01, each: [cold_user], min_examples: 500}
 """
 
-FEATURE_EXAMPLES = {
-    "vocabulary": 'genres: {kind: vocabulary, of: item, separator: "|", top: 1000, min_count: 2, oov: 4}',
-    "hashed": "zip: {kind: hashed, of: user, from: zip_code, buckets: 5000, dim: 8}",
-    "numeric": "price: {kind: numeric, of: item, scale: log, default: 0}",
-    "bucketized": "age: {kind: bucketized, of: user, buckets: 8}",
-    "time": "account_age: {kind: time, part: age, of: user, since: registered_at}",
-    "sequence": "recent: {kind: sequence, feature: product, length: 50, events: positive}",
-    "crossed": "age_and_hour: {kind: crossed, cross: [age, hour], buckets: 200}",
-}
+FEATURE_EXAMPLES = {get_args(kind.model_fields["kind"].annotation)[0]: kind.EXAMPLE for kind in KINDS}
 
 _HEAD = f"""\
 <!-- Written by `make docs` from the types in configs/; changes made here are lost. -->
@@ -162,8 +154,6 @@ class _Page:
                 return _NAMED_PATTERNS.get(pattern, f"text matching `{pattern}`")
             case {"type": "string"}:
                 return "text"
-            case {"type": "boolean"}:
-                return "true or false"
             case _ if names:
                 place = self._places[names[0]]
                 return f"[{place}](#{re.sub('[^a-z0-9_ -]', '', place.lower())})"

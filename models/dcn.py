@@ -8,15 +8,18 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DCN as DCNConfig
-from models.layers import FieldEmbedding, HideIds, deep_network
+from models.base import Recommender
+from models.layers.deep import deep_network
+from models.layers.embedding import FieldEmbedding
+from models.layers.hide_ids import HideIds
 from transforms.transformed import TransformedFeature
 
 
-class DCN(keras.Model):
+class DCN(Recommender):
     """Transformed features -> logits [batch]: of the crossed embeddings and of a deep network beside or above them."""
 
     def __init__(self, config: DCNConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._hide = HideIds(features, config.id_dropout)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
         self._crosses = [Cross(config.rank) for _ in range(config.cross_layers)]

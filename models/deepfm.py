@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import DeepFM as DeepFMConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, deep_network, pairwise_interactions
-from models.parts import interactions, shapley
+from models.base import Explainable, Recommender
+from models.layers.attribution import interactions, shapley
+from models.layers.deep import deep_network
+from models.layers.embedding import FieldEmbedding, FirstOrder
+from models.layers.hide_ids import HideIds
+from models.layers.interactions import pairwise_interactions
 from transforms.transformed import TransformedFeature
 
 
-class DeepFM(keras.Model):
+class DeepFM(Recommender, Explainable):
     """Transformed features -> logits [batch]: first order + FM + deep."""
 
     def __init__(self, config: DeepFMConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)

@@ -8,11 +8,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DIEN as DIENConfig
-from models.layers import FieldEmbedding, HideIds, deep_network
+from models.base import Recommender
+from models.layers.deep import deep_network
+from models.layers.embedding import FieldEmbedding
+from models.layers.hide_ids import HideIds
 from transforms.transformed import PADDING, TransformedFeature, plain_in, sequences_in
 
 
-class DIEN(keras.Model):
+class DIEN(Recommender):
     """Transformed features -> logits [batch]: a deep network over the embeddings and one evolved interest a sequence.
 
     A GRU makes of a sequence the interest at each event; attention to the item in question says how far each of them
@@ -20,7 +23,7 @@ class DIEN(keras.Model):
     """
 
     def __init__(self, config: DIENConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._plain, self._sequences = plain_in(features), sequences_in(features)
         self._auxiliary = config.auxiliary
         self._hide = HideIds(self._plain, config.id_dropout)

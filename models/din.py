@@ -8,18 +8,21 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DIN as DINConfig
-from models.layers import FieldEmbedding, HideIds, deep_network
+from models.base import Recommender
+from models.layers.deep import deep_network
+from models.layers.embedding import FieldEmbedding
+from models.layers.hide_ids import HideIds
 from transforms.transformed import PADDING, TransformedFeature, plain_in, sequences_in
 
 
-class DIN(keras.Model):
+class DIN(Recommender):
     """Transformed features -> logits [batch]: a deep network over the embeddings and one interest a sequence.
 
     An event of a sequence has the embedding of the feature it is of, shared with the item in question.
     """
 
     def __init__(self, config: DINConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._plain, self._sequences = plain_in(features), sequences_in(features)
         self._hide = HideIds(self._plain, config.id_dropout)
         self._embedding = FieldEmbedding(self._plain, config.embedding_dim, config.l2)

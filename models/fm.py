@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import FM as FMConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, pairwise_interactions
-from models.parts import interactions
+from models.base import Explainable, Recommender
+from models.layers.attribution import interactions
+from models.layers.embedding import FieldEmbedding, FirstOrder
+from models.layers.hide_ids import HideIds
+from models.layers.interactions import pairwise_interactions
 from transforms.transformed import TransformedFeature
 
 
-class FM(keras.Model):
+class FM(Recommender, Explainable):
     """Transformed features -> logits [batch]: w0 + sum of weights + sum of pairwise products of embeddings."""
 
     def __init__(self, config: FMConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import ItemMean as ItemMeanConfig
+from models.base import ClosedForm, Recommender
 from transforms.transformed import TransformedFeature, id_of
 
 
-class ItemMean(keras.Model):
+class ItemMean(Recommender, ClosedForm):
     """Transformed features -> logits [batch] of (positives + prior * mean) / (examples + prior) of the row's item.
 
     It is counted, not trained: `adapt` takes one pass over the examples. Unknown items get the overall mean.
     """
 
     def __init__(self, config: ItemMeanConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._item = id_of("item", features)
         if self._item.multivalued:
             raise ValueError(f"needs {self._item.name} with one id an item: hashes: 2 gives it two")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import LR as LRConfig
-from models.layers import FirstOrder, HideIds
+from models.base import Explainable, Recommender
+from models.layers.embedding import FirstOrder
+from models.layers.hide_ids import HideIds
 from transforms.transformed import TransformedFeature
 
 
-class LR(keras.Model):
+class LR(Recommender, Explainable):
     """Transformed features -> logits [batch]."""
 
     def __init__(self, config: LRConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
 

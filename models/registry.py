@@ -1,52 +1,56 @@
-"""From a model's config to the model: the one place that knows them all."""
+"""From a model's config to the model. A config class names its implementation; nothing else lists the models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from importlib import import_module
 
-import tf_keras as keras
-
-from configs.model import Fallback, Model
-from models.dcn import DCN
-from models.deepfm import DeepFM
-from models.dien import DIEN
-from models.din import DIN
-from models.fallback import KnownOrContent
-from models.fm import FM
-from models.item_mean import ItemMean
-from models.lr import LR
-from models.svd import SVD
-from models.svdpp import SVDpp
-from models.two_tower import TwoTower
-from models.wide_deep import WideDeep
+from configs.model import MODELS, ModelConfig
+from models.base import (
+    ClosedForm,
+    Explainable,
+    MissingFeatureError,
+    OwnBatches,
+    OwnLoss,
+    OwnValidation,
+    Prepared,
+    Recommender,
+    Retriever,
+    VectorRetriever,
+)
 from transforms.transformed import TransformedFeature
 
-_MODELS: Mapping[str, Callable[[Any, Sequence[TransformedFeature]], keras.Model]] = {
-    "item_mean": ItemMean,
-    "lr": LR,
-    "fm": FM,
-    "svd": SVD,
-    "svdpp": SVDpp,
-    "wide_deep": WideDeep,
-    "deepfm": DeepFM,
-    "dcn_v2": DCN,
-    "din": DIN,
-    "dien": DIEN,
-    "two_tower": TwoTower,
-}
+CAPABILITIES: tuple[type, ...] = (
+    Prepared, ClosedForm, OwnLoss, OwnBatches, OwnValidation, Explainable, Retriever, VectorRetriever,
+)  # fmt: skip
 
 
-def build_model(config: Model, features: Sequence[TransformedFeature]) -> keras.Model:
+def implementation(config: type[ModelConfig]) -> type[Recommender]:
+    """Return the class that a config class names as `module:Class`."""
+    module, _, name = config.implementation.partition(":")
+    found = getattr(import_module(module), name)
+    if not issubclass(found, Recommender):
+        raise TypeError(f"{config.implementation}: a model must be a subclass of models.base.Recommender")
+    return found
+
+
+def capabilities() -> dict[str, list[str]]:
+    """Return what each type of model can do besides scoring rows: names of classes of `models.base`."""
+    return {
+        name: [c.__name__ for c in CAPABILITIES if issubclass(implementation(config), c)]
+        for name, config in MODELS.items()
+    }
+
+
+def build_model(config: ModelConfig, features: Sequence[TransformedFeature]) -> Recommender:
     """Return the model that `config` describes, untrained: transformed features -> logits [batch].
 
-    Raises ValueError where the features lack one that the model needs.
+    Raises MissingFeatureError where the features lack one that the model needs.
     """
     seen = [f for f in features if f.name not in config.without]
-    if isinstance(config, Fallback):
-        content = [f for f in seen if not f.hideable]
-        return KnownOrContent(seen, build_model(config.known, seen), build_model(config.content, content), config.share)
     try:
-        return _MODELS[config.type](config, seen)
+        return implementation(type(config))(config, seen)
+    except MissingFeatureError:
+        raise  # of a model inside this one, which named itself
     except ValueError as error:
-        raise ValueError(f"model {config.type}: {error}") from None
+        raise MissingFeatureError(f"model {config.type}: {error}") from None

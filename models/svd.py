@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import SVD as SVDConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds
+from models.base import Recommender
+from models.layers.embedding import FieldEmbedding, FirstOrder
+from models.layers.hide_ids import HideIds
 from transforms.transformed import TransformedFeature, id_of
 
 
-class SVD(keras.Model):
+class SVD(Recommender):
     """Transformed features -> logits [batch]: mean + user's bias + item's bias + user's factors . item's factors.
 
     Koren fits ratings by squared error; here the sum is a logit and the loss is that of training.
     """
 
     def __init__(self, config: SVDConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         ids = [id_of("user", features), id_of("item", features)]
         self._hide = HideIds(ids, config.id_dropout)
         self._biases = FirstOrder(ids, config.l2)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import SVDpp as SVDppConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds
+from models.base import Recommender
+from models.layers.embedding import FieldEmbedding, FirstOrder
+from models.layers.hide_ids import HideIds
 from transforms.transformed import PADDING, TransformedFeature, id_of, sequences_in
 
 
-class SVDpp(keras.Model):
+class SVDpp(Recommender):
     """Transformed features -> logits [batch]: mean + biases + q_item . (p_user + |N|^-1/2 sum of y_j for j in N).
 
     N is the user's implicit feedback: a sequence, so the newest events before the example's own and not, as in the
@@ -21,7 +22,7 @@ class SVDpp(keras.Model):
     """
 
     def __init__(self, config: SVDppConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         ids = [id_of("user", features), id_of("item", features)]
         self._feedback = [replace(s, pool="mean") for s in sequences_in(features)]
         self._hide = HideIds(ids, config.id_dropout)

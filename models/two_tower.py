@@ -9,11 +9,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import TwoTower as TwoTowerConfig
-from models.layers import Dropout, FieldEmbedding, HideIds
+from models.base import Recommender, VectorRetriever
+from models.layers.deep import Dropout
+from models.layers.embedding import FieldEmbedding
+from models.layers.hide_ids import HideIds
 from transforms.transformed import PADDING, TransformedFeature, id_of
 
 
-class TwoTower(keras.Model):
+class TwoTower(Recommender, VectorRetriever):
     """Transformed features -> logits [batch]: user's vector . item's vector + a bias of each.
 
     Nothing of the item is in the user's tower, so the best items of all are found without scoring each anew:
@@ -23,7 +26,7 @@ class TwoTower(keras.Model):
     """
 
     def __init__(self, config: TwoTowerConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self.item = id_of("item", features)
         if self.item.oov == (0, 1):
             raise ValueError(f"needs {self.item.name} as kind vocabulary: what it retrieves has to have a name")
@@ -32,8 +35,8 @@ class TwoTower(keras.Model):
         self._hide = HideIds(features, config.id_dropout)
         self._user_tower = Tower(of_user, config)
         self._item_tower = Tower(self._of_item, config)
-        self._top_k = config.top_k
-        self._recall_target = config.recall_target
+        self.top_k = config.top_k
+        self.recall_target = config.recall_target
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -63,34 +66,19 @@ class TwoTower(keras.Model):
                 for at in range(0, known, 8192)
             ]
         )
+        vectors = np.insert(vectors, -1, 1.0, axis=1)
         vectors[~met, -1] = -np.inf  # an item of the vocabulary that no example has; there is nothing to show of it
         self._index = tf.Variable(vectors, trainable=False, name="index")
 
-    def retrieve(self, inputs, approximate: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return ids and logits of the best items for each row's user, best first, both [batch, top_k].
-
-        `approximate` asks XLA for no more than `recall_target` of the true best (Chern et al. 2022).
-        """
+    def user_vectors(self, inputs) -> tf.Tensor:
+        """Return the users' vectors, [batch, output_dim + 2]: the vector, its bias, and 1 for the item's."""
         user = self._user_tower(inputs)
-        search = self._approximate if approximate else self._exact
-        logits, places = search(user)
-        return tf.cast(places, tf.int64) + 1, logits
+        return tf.concat([user, tf.ones_like(user[:, -1:])], axis=1)
 
-    def _scores(self, user: tf.Tensor) -> tf.Tensor:
-        of_items = tf.matmul(user[:, :-1], self._index[:, :-1], transpose_b=True)
-        return of_items + user[:, -1:] + self._index[:, -1]
-
-    def _exact(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.math.top_k(self._scores(user), min(self._top_k, self._index.shape[0]))
-
-    def _approximate(self, user: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        @tf.function(jit_compile=True, autograph=False)  # the operation has no kernel but XLA's
-        def search(user):
-            return tf.math.approx_max_k(
-                self._scores(user), min(self._top_k, self._index.shape[0]), recall_target=self._recall_target
-            )
-
-        return search(user)
+    @property
+    def item_vectors(self) -> tf.Variable:
+        """The vectors of known items, [items, output_dim + 2]: the vector, 1 for the user's bias, and its own."""
+        return self._index
 
 
 class Tower(keras.layers.Layer):

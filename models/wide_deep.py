@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tf_keras as keras
 
 from configs.model import WideDeep as WideDeepConfig
-from models.layers import FieldEmbedding, FirstOrder, HideIds, deep_network
+from models.base import Recommender
+from models.layers.deep import deep_network
+from models.layers.embedding import FieldEmbedding, FirstOrder
+from models.layers.hide_ids import HideIds
 from transforms.transformed import TransformedFeature
 
 
-class WideDeep(keras.Model):
+class WideDeep(Recommender):
     """Transformed features -> logits [batch]: wide (one weight a value, crossed ones too) + deep (without crossed)."""
 
     def __init__(self, config: WideDeepConfig, features: Sequence[TransformedFeature]):
-        super().__init__()
+        super().__init__(config, features)
         self._hide = HideIds(features, config.id_dropout)
         self._wide = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding([f for f in features if not f.crossed], config.embedding_dim, config.l2)

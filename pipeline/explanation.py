@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.features import RawColumn
-from models.parts import shapley
+from models.layers.attribution import shapley
 from transforms.raw import default_values
 
 BY_PARTS = (

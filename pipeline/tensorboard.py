@@ -10,7 +10,7 @@ from pathlib import Path
 from components.outcomes import NodeId, baseline_of
 from configs import Config, ConfigError
 from configs.features import Vocabulary
-from models.projection import PROJECTION_FILE
+from models.export.projection import PROJECTION_FILE
 from pipeline.catalogue import Catalogue
 from pipeline.running.nodes import Graph, Outcome
 

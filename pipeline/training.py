@@ -13,7 +13,9 @@ import tensorflow_transform as tft
 from components.outcomes import NodeId
 from components.trainer import feature_table
 from configs import Config, ConfigError, digest
-from models.training import HISTORY_FILE, Task, train
+from models.training.history import HISTORY_FILE
+from models.training.job import Task
+from models.training.train import train
 from pipeline.running.nodes import Graph
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from models.workers import LARGE_PAGES, Role, run_workers
+from models.training.workers import LARGE_PAGES, Role, run_workers
 
 HERE = Path(__file__).parent
 THREADS = "2"

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from configs.model import DeepFM, Tables, Training
-from models.loop import Place, Steps
 from models.registry import build_model
+from models.training.context import WorkerContext
+from models.training.steps import Steps
 from transforms.transformed import TransformedFeature
 
 TABLES, DIM, HIDDEN, BATCH = 8, 16, [400, 400, 400], 1024
@@ -42,7 +43,7 @@ def batches(vocabulary: int, batch: int = BATCH, seed: int = 0, exponent: float 
     return tf.data.Dataset.range(2**62).map(take).prefetch(4)
 
 
-def steps_on(vocabulary: int, optimizer: str, place: Place, batch: int = BATCH) -> Steps:
+def steps_on(vocabulary: int, optimizer: str, place: WorkerContext, batch: int = BATCH) -> Steps:
     """Return the compiled steps of a model of that many ids a table."""
     features = [TransformedFeature(f"f{i}", "user", vocabulary) for i in range(TABLES)]
     model = DeepFM(type="deepfm", embedding_dim=DIM, hidden=HIDDEN, dropout=0.0)
@@ -78,7 +79,7 @@ def main() -> None:
     threads = int(os.environ["THREADS"])
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    steps = steps_on(vocabulary, optimizer, Place())
+    steps = steps_on(vocabulary, optimizer, WorkerContext())
     found = speeds(steps, batches(vocabulary), seconds)
     slots = (*steps.table_optimizer.variables(), *steps.tables)
     held = sum(4 * v.shape.num_elements() for v in slots)

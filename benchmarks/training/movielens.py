@@ -14,10 +14,11 @@ from benchmarks.movielens import CONFIGS
 from components.trainer import feature_table
 from configs import Config, load_config
 from configs.features import LABEL
-from models.examples import Examples, examples
-from models.loop import Place, Steps
 from models.registry import build_model
-from models.training import Job, Task
+from models.training.context import WorkerContext
+from models.training.examples import Examples, examples
+from models.training.job import Job, Task
+from models.training.steps import Steps
 
 
 def settings() -> Config:
@@ -87,7 +88,7 @@ def main() -> None:
     reading = time.perf_counter() - began
     per_epoch = source.steps(config.batch)
     sample = next(iter(examples(told.eval_files, told.features, 2)))
-    steps = Steps(lambda: build_model(told.task.model, told.features), config, sample, Place())
+    steps = Steps(lambda: build_model(told.task.model, told.features), config, sample, WorkerContext())
     batches = iter(source.batches(config.batch, per_epoch, epochs + 1, config.seed))
     steps.run(batches, tf.constant(per_epoch))  # compiles
     for _ in range(epochs):

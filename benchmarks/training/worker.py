@@ -10,8 +10,8 @@ import sys
 import tensorflow as tf
 
 from benchmarks.training.deepfm import batches, speeds, steps_on
-from models.loop import Place
-from models.workers import end_with_starter
+from models.training.context import WorkerContext
+from models.training.workers import end_with_starter
 
 VOCABULARY = 100_000
 BATCH_A_WORKER = 2048
@@ -27,7 +27,7 @@ def main() -> None:
     count, index = len(told.get("cluster", {}).get("worker", [0])), told.get("task", {}).get("index", 0)
     # What it sends and receives is done by threads of its own: with a core they have no more than the one worker has.
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})
-    place = Place(index, count, tf.distribute.MultiWorkerMirroredStrategy()) if count > 1 else Place()
+    place = WorkerContext(index, count, tf.distribute.MultiWorkerMirroredStrategy()) if count > 1 else WorkerContext()
     steps = steps_on(VOCABULARY, "adam", place, BATCH_A_WORKER * count)
     # All take as many steps: the slowest says how many there is time for.
     data = batches(VOCABULARY, BATCH_A_WORKER, index, exponent)

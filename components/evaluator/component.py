@@ -27,7 +27,7 @@ from components.outcomes import NodeId
 from components.verdict import Ruling, Verdict
 from configs import Config, canonical_json
 from configs.features import LABEL
-from configs.gates import BLESSED, Evaluation
+from configs.gates import BLESSED, MOST_BASELINES, Evaluation
 
 JUDGED_SPLIT = "test"
 PREDICTION = "outputs"
@@ -125,7 +125,10 @@ class EvaluatorSpec(ComponentSpec):
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "blessed_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
-        **{f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True) for i in range(8)},
+        **{
+            f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True)
+            for i in range(MOST_BASELINES)
+        },
     }
     OUTPUTS = {
         "evaluation_result": ChannelParameter(type=standard_artifacts.ModelEvaluation),

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -21,26 +19,22 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from components.ingest.files import LogFile
+from components.ingest.lines import (
+    BYTE_ORDER_MARK,
+    KEPT_CHARACTERS,
+    Piece,
+    check_encoding,
+    is_utf8,
+    line_blocks,
+    open_file,
+    without_unreadable_lines,
+)
 from components.refusal import RefusedError
 from configs.data import Data
 
-BLOCK_BYTES = 4 << 20
-MAX_LINE_BYTES = 256 << 20
-KEPT_CHARACTERS = 500
 VALUE_SEPARATOR = "\x1f"  # ASCII's unit separator: joins the values of formats that have lists
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a file that one worker reads: a byte range of a text file, row groups of Parquet, or a whole file."""
-
-    file: LogFile
-    start: int = 0
-    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,16 +58,22 @@ def pieces(file: LogFile, piece_bytes: int = 64 << 20) -> list[Piece]:
 
 
 def column_names(data: Data, file: LogFile) -> list[str]:
-    """Return the names in a delimited file's first line. Raises RefusedError where there is none."""
+    """Return the names in a delimited file's first line; a column without a name gets one from its place.
+
+    Raises RefusedError where there is no header, a name is there twice, or the file is not UTF-8.
+    """
     with open_file(file) as stream:
         try:
-            header = stream.readline(1 << 20).removeprefix(b"\xef\xbb\xbf")
+            header = stream.readline(1 << 20).removeprefix(BYTE_ORDER_MARK)
         except (EOFError, OSError, zlib.error) as error:
             raise _unreadable(file, error) from None
+    check_encoding(file, header)
     if not header.strip():
         raise RefusedError(f"{file.path}: the first line is empty, it has no header. Remove it or mend its producer.")
     try:
-        names = _header_names(header, _delimiter(data, file))
+        names = [
+            name or f"unnamed_{place}" for place, name in enumerate(_header_names(header, _delimiter(data, file)), 1)
+        ]
     except pa.ArrowInvalid as error:
         raise _unreadable(file, error) from None
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -100,9 +100,15 @@ def any_names(file: LogFile) -> list[str]:
             names.update(dict.fromkeys(sorted(tf.train.Example.FromString(record).features.feature)))
         return list(names)
     with open_file(file) as stream:
-        for line in islice(stream, 1000):
+        for number, line in enumerate(islice(stream, 1000)):
+            if not number:
+                check_encoding(file, line)
+                if line.lstrip().startswith(b"["):
+                    raise RefusedError(
+                        f"{file.path}: one JSON array, not JSON Lines. Convert it: jq -c '.[]' FILE > NEWFILE.jsonl"
+                    )
             try:
-                row = json.loads(line)
+                row = json.loads(line.removeprefix(BYTE_ORDER_MARK))
             except ValueError:
                 continue
             names.update(dict.fromkeys(row if isinstance(row, dict) else ()))
@@ -128,7 +134,7 @@ def read(data: Data, piece: Piece, columns: list[str]) -> Iterator[Block]:
 
 def count_lines(piece: Piece) -> int:
     """Return how many lines begin in the piece; used to turn a later piece's line numbers into the file's."""
-    return sum(len(lines) for _, lines in _line_blocks(piece))
+    return sum(len(lines) for _, lines in line_blocks(piece))
 
 
 def _unreadable(file: LogFile, error: Exception) -> RefusedError:
@@ -140,69 +146,24 @@ def _unreadable(file: LogFile, error: Exception) -> RefusedError:
     )
 
 
-def open_file(file: LogFile):
-    """Open a file's bytes, unzipped."""
-    raw = FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return gzip.GzipFile(fileobj=raw) if file.gzipped else raw
-
-
-def _line_blocks(piece: Piece) -> Iterator[tuple[bytes, np.ndarray]]:
-    """Yield blocks of whole lines with the offset at which each line begins."""
-    line = 0
-    with open_file(piece.file) as stream:
-        at = piece.start
-        rest = b""
-        if at:
-            # A line belongs to the piece in which it begins: skip the tail of one begun before.
-            stream.seek(at - 1)
-            at += len(stream.readline()) - 1
-        while piece.end is None or at < piece.end:
-            chunk = stream.read(BLOCK_BYTES)
-            if not chunk:
-                break
-            cut = chunk.rfind(b"\n") + 1
-            block, next_rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
-            if len(next_rest) > MAX_LINE_BYTES:
-                raise RefusedError(
-                    f"{piece.file.path}: line {line + 1} is longer than {MAX_LINE_BYTES >> 20} MiB. "
-                    f"Is this {piece.file.format}?"
-                )
-            rest = next_rest
-            if block:
-                if piece.end is not None and at + len(block) > piece.end:
-                    # Keep the line under way at the piece's end, leave the next ones to the next piece.
-                    end = block.find(b"\n", max(piece.end - at - 1, 0)) + 1
-                    block, rest = block[:end], b""
-                    at = piece.end
-                at += len(block)
-                starts = _line_starts(block)
-                line += len(starts)
-                yield block, starts
-        if rest and (piece.end is None or at < piece.end):
-            yield rest, np.zeros(1, np.int64)
-
-
-def _line_starts(block: bytes) -> np.ndarray:
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + 1
-    starts = np.concatenate([[0], ends])
-    return starts[:-1] if len(ends) and ends[-1] == len(block) else starts
-
-
 def _read_lines(data: Data, piece: Piece, columns: list[str]) -> Iterator[Block]:
     file = piece.file
     delimited = file.format in ("csv", "tsv")
     names = column_names(data, file) if delimited else None
     before = 0
-    for block, starts in _line_blocks(piece):
+    for block, starts in line_blocks(piece):
         numbers = np.arange(before + 1, before + len(starts) + 1)
         first = before == 0 and piece.start == 0
         before += len(starts)
         if first and delimited:
             head = int(starts[1]) if len(starts) > 1 else len(block)
             block, starts, numbers = block[head:], starts[1:] - head, numbers[1:]
+        elif first and block.startswith(BYTE_ORDER_MARK):
+            mark = len(BYTE_ORDER_MARK)
+            block, starts = block[mark:], np.maximum(starts - mark, 0)
         bad: list[tuple[int, str, str]] = []
         delimiter = _delimiter(data, file) if delimited else None
-        block, numbers = _without_unreadable_lines(block, starts, numbers, bad, delimiter)
+        block, numbers = without_unreadable_lines(block, starts, numbers, bad, delimiter)
         if names is not None and delimiter is not None:
             parsed = _parse_delimited(block, names, delimiter)
             keep = np.ones(len(numbers), bool)
@@ -217,68 +178,6 @@ def _read_lines(data: Data, piece: Piece, columns: list[str]) -> Iterator[Block]
 
 def _delimiter(data: Data, file: LogFile) -> str:
     return "\t" if file.format == "tsv" else data.delimiter or ","
-
-
-def _without_unreadable_lines(
-    block: bytes, starts: np.ndarray, numbers: np.ndarray, bad: list[tuple[int, str, str]], delimiter: str | None
-) -> tuple[bytes, np.ndarray]:
-    """Take out blank lines, lines that are not UTF-8 and, of delimited text, lines that are not one whole record."""
-    if not len(starts):
-        return b"", numbers
-    lengths = np.diff(np.append(starts, len(block)))
-    suspects = lengths <= 2
-    record = _record(delimiter) if delimiter is not None else None
-    if record and (b'"' in block or block.count(b"\r") != block.count(b"\r\n")):
-        marks = np.isin(np.frombuffer(block, np.uint8), (ord('"'), ord("\r")))
-        suspects |= np.add.reduceat(marks, starts, dtype=np.int64) > 0
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        high = np.frombuffer(block, np.uint8) >= 128
-        suspects |= np.add.reduceat(high, starts, dtype=np.int64) > 0
-    if not suspects.any():
-        return block, numbers
-    keep = np.ones(len(starts), bool)
-    for index in np.flatnonzero(suspects):
-        line = block[starts[index] : starts[index] + lengths[index]]
-        text = line.decode(errors="replace").rstrip("\r\n")
-        if not text.strip():
-            keep[index] = False  # a blank line is no row, and no fault
-        elif record and not record.fullmatch(line):
-            keep[index] = False
-            what = "a quote is left open on this line" if b'"' in line else "a carriage return inside the line"
-            bad.append((int(numbers[index]), what, text[:KEPT_CHARACTERS]))
-        elif "\ufffd" in text and not _is_utf8(line):
-            keep[index] = False
-            bad.append((int(numbers[index]), "not UTF-8", text[:KEPT_CHARACTERS]))
-    ends = starts + lengths
-    kept = b"".join(block[s:e] for s, e in _runs(starts[keep], ends[keep]))
-    return kept, numbers[keep]
-
-
-@cache
-def _record(delimiter: str) -> re.Pattern[bytes]:
-    """Return what a line must be for a CSV reader to take it, and nothing after it, as one record."""
-    end = re.escape(delimiter).encode() + rb"\r\n"
-    field = rb'(?:"(?:[^"\n]++|"")*+"[^%b]*+|[^"%b][^%b]*+|)' % (end, end, end)
-    return re.compile(rb"%b(?:%b%b)*+\r?\n?" % (field, re.escape(delimiter).encode(), field))
-
-
-def _runs(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Join neighbouring ranges."""
-    if not len(starts):
-        return
-    gaps = np.flatnonzero(starts[1:] != ends[:-1])
-    for first, last in zip(np.append(0, gaps + 1), np.append(gaps, len(starts) - 1), strict=True):
-        yield int(starts[first]), int(ends[last])
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _header_names(header: bytes, delimiter: str) -> list[str]:
@@ -457,6 +356,6 @@ def _decoded(values: pa.Array, rows: np.ndarray, readable: np.ndarray) -> pa.Arr
         return values.cast(pa.string())
     except pa.ArrowInvalid:
         cells = values.to_pylist()
-        fine = np.array([cell is None or _is_utf8(cell) for cell in cells])
+        fine = np.array([cell is None or is_utf8(cell) for cell in cells])
         readable[rows[~fine]] = False
         return pa.array([None if c is None else c.decode(errors="replace") for c in cells], pa.string())

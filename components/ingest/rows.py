@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.ingest import cells
 from components.ingest.files import LogFile
 from components.ingest.reading import VALUE_SEPARATOR, Block
 from components.refusal import RefusedError
-from configs.data import Data, Label, TimeUnit
+from configs.data import Data, Label
 from configs.features import LABEL, RawColumn
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
-_MISSING_NUMBERS = ["", "NA", "N/A", "nan", "NaN", "NAN", "null", "NULL", "None", r"\N"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -71,7 +70,7 @@ class RowTyper:
         """Return the rows of `block` that fit, and the others with the reason."""
         data = self._data
         names = [data.rename.get(name, name) for name in block.table.column_names]
-        rows = _Rows(Block(block.table.rename_columns(names), block.lines, block.bad))
+        rows = _Rows(Block(block.table.rename_columns(names), block.lines, block.bad), data)
         rows.refuse_long_fields(data.max_field_bytes)
         arrays: dict[str, pa.Array] = {}
         for name in (data.user, data.item):
@@ -92,7 +91,7 @@ class RowTyper:
             elif column.type == "float":
                 arrays[column.name] = rows.number(column.name)
             else:
-                arrays[column.name] = rows.seconds(column.name, data.time_unit)
+                arrays[column.name] = rows.seconds(column.name)
         if data.display and data.display not in arrays:
             arrays[data.display] = rows.text(data.display)
         for column in self._raw.values():
@@ -106,19 +105,24 @@ class RowTyper:
         return Typed(batch, rows.bad(), block.lines[kept], int(rows.good.sum() - kept.sum()))
 
     def _event_time(self, rows: _Rows, name: str) -> pa.Array:
-        seconds = rows.seconds(name, self._data.time_unit)
+        seconds = rows.seconds(name)
         rows.require(name, pc.is_valid(seconds), "is empty")
         low, high = self._time_range
         inside = pc.and_(pc.greater_equal(seconds, low), pc.less_equal(seconds, high))
-        rows.require(name, inside, f"is outside {_day(low)} to {_day(high)} read as {self._data.time_unit}")
+        rows.require(
+            name,
+            inside,
+            f"is outside {_day(low)} to {_day(high)} read as {self._data.time_format or self._data.time_unit}",
+        )
         return seconds
 
 
 class _Rows:
     """The cells of a block, and which of its rows are still good."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, data: Data):
         self._block = block
+        self._data = data
         self.good = np.ones(block.table.num_rows, bool)
         self._reasons: dict[int, str] = {}
 
@@ -126,8 +130,8 @@ class _Rows:
         table = self._block.table
         found = []
         for row, reason in self._reasons.items():
-            cells = ["" if v is None else str(v)[:80] for v in table.slice(row, 1).to_pylist()[0].values()]
-            found.append((int(self._block.lines[row]), reason, " | ".join(cells)[:500]))
+            shown = ["" if v is None else str(v)[:80] for v in table.slice(row, 1).to_pylist()[0].values()]
+            found.append((int(self._block.lines[row]), reason, " | ".join(shown)[:500]))
         return self._block.bad + found
 
     def require(self, name: str, condition: pa.Array, reason: str) -> None:
@@ -165,9 +169,8 @@ class _Rows:
     def number(self, name: str) -> pa.Array:
         column = self._column(name)
         if pa.types.is_string(column.type):
-            text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-            text = pc.if_else(pc.is_in(text, pa.array(_MISSING_NUMBERS)), pa.scalar(None, pa.string()), text)
-            values = _parse_numbers(text)
+            text = cells.without_missing(column)
+            values = cells.numbers(text, self._data.decimal, self._data.thousands)
             self.require(name, pc.or_(pc.is_null(text), pc.is_valid(values)), "is not a number")
         else:
             values = column.cast(pa.float64(), safe=False)
@@ -178,24 +181,24 @@ class _Rows:
         )
         return values.cast(pa.float32(), safe=False)
 
-    def seconds(self, name: str, unit: TimeUnit) -> pa.Array:
+    def seconds(self, name: str) -> pa.Array:
+        unit = self._data.time_unit
         column = self._column(name)
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             return column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-        if unit == "iso8601":
+        form = self._data.time_format
+        if unit == "iso8601" or form is not None:
             text = column.cast(pa.string())
-            times = pd.to_datetime(text.to_pandas().replace("", None), format="ISO8601", utc=True, errors="coerce")
-            valid = times.notna().to_numpy()
-            values = pa.array(times.to_numpy("datetime64[s]").astype(np.int64), mask=~valid)
+            values = cells.times(text, form)
             given = pc.greater(pc.fill_null(pc.binary_length(text), 0), 0)
-            self.require(name, pc.or_(pc.invert(given), pc.is_valid(values)), "is not an ISO 8601 time")
+            what = f"is not a time as {form}" if form else "is not an ISO 8601 time"
+            self.require(name, pc.or_(pc.invert(given), pc.is_valid(values)), what)
             return values
         if pa.types.is_integer(column.type):
             values = column.cast(pa.int64(), safe=False)
         else:
-            text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-            text = pc.if_else(pc.is_in(text, pa.array(_MISSING_NUMBERS)), pa.scalar(None, pa.string()), text)
-            floats = _parse_numbers(text)
+            text = cells.without_missing(column)
+            floats = cells.numbers(text, self._data.decimal, self._data.thousands)
             fits = pc.less(pc.abs(floats), 9.2e18)
             self.require(name, pc.or_(pc.is_null(text), pc.fill_null(fits, False)), f"is not a time in {unit}")
             values = pc.if_else(fits, floats, pa.scalar(None, pa.float64())).cast(pa.int64(), safe=False)
@@ -240,15 +243,6 @@ class _Rows:
         table = self._block.table
         column = table.column(name).combine_chunks()
         return column.cast(pa.string()) if pa.types.is_null(column.type) else column
-
-
-def _parse_numbers(text: pa.Array) -> pa.Array:
-    """Parse numbers as Python's float does; null where there is none."""
-    try:
-        return text.cast(pa.float64())
-    except pa.ArrowInvalid:
-        parsed = pd.to_numeric(text.to_pandas(), errors="coerce")
-        return pa.array(parsed.to_numpy(np.float64), from_pandas=True)
 
 
 def _split(column: pa.Array, separator: str) -> pa.Array:

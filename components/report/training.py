@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from models.training import HISTORY_FILE
+from models.training.history import HISTORY_FILE
 
 
 def history(folder: str, train_rows: int | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def train(
             def report(line: str) -> None:
                 progress.update(bar, description=line)
                 print(line)  # to the log
-                if ", step " not in line and ", part " not in line:  # what passes by every second stays in the bar
+                if not (isinstance(line, ProgressLine) and line.passing):
                     console.print(f"  {escape(line)}")
 
             def say(worker: str, line: str) -> None:
@@ -58,6 +58,7 @@ def train(
                     return
                 console.print(f"  [dim]{worker}  {escape(line)}[/dim]")
 
+            from models.training.workers import ProgressLine
             from pipeline.training import train_candidate
 
             trained = train_candidate(settings, report, say)

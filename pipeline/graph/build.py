@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.components import ExampleValidator, StatisticsGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
@@ -31,8 +29,10 @@ from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
 from components.trainer import feature_table, trainer
+from components.transform.component import ONE_MACHINE, Transform
 from configs import Config
 from configs.data import span_number
+from configs.features import columns_to_json
 from pipeline.running.store import connection
 
 _TRANSFORMED_FILES = 4  # at least
@@ -48,7 +48,7 @@ def create_pipeline(
     `accepted` and `blessed` find what earlier runs left.
     """
     root = config.runs_folder
-    columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
+    columns = columns_to_json(config.raw_columns.values())
 
     ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
     statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
@@ -76,12 +76,13 @@ def create_pipeline(
             "features": feature_table(config),
             "time": config.data.time,
             **({"weight": config.data.weight} if config.data.weight else {}),
-            "code": _source("transforms"),
+            "code": _source("transforms", "components/transform"),
         },
         disable_statistics=True,
+        disable_analyzer_cache=True,  # nothing reads it
     )
-    if config.beam.runner == "FnApiRunner":
-        # As it is by default it would write one file, and training deals out files to workers.
+    if config.beam.runner == ONE_MACHINE:
+        # The default is one file, and training deals out files to workers.
         bundles = max(_TRANSFORMED_FILES, config.training.workers)
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.

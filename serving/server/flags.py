@@ -66,7 +66,7 @@ _OWN_FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("connection_body_seconds", 30.0, "How long the rest of a request may take to come."),
     ("connection_idle_seconds", 120.0, "How long a connection may stay open between requests."),
     ("model_control_address", "", "host:port or unix:PATH that takes HandleReloadConfigRequest; default: none."),
-    ("model_control_from", "auto", "Which of them --port takes: nobody's, file (a copy of --model_config_file), loopback, "
+    ("model_control_from", "auto", "Whose --port takes: nobody, file (copies of --model_config_file), loopback, "
      "anybody; auto: file where there is one, else loopback."),
     ("model_control_paths", "", "Comma-separated folders that models and request logs may be put under by RPC; *: any. "
      "Default: the folders of the models and logs configured at the start."),

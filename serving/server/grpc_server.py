@@ -71,8 +71,8 @@ def channel_arguments(text: str) -> list[tuple[str, int | str]]:
 class Unfinished:
     """Calls that have begun and whose message is not there yet: each may take so long, and only so many may be so.
 
-    gRPC hands over a call when its headers are there, in a task of its own, and runs the method when the message is. A
-    client that sends headers and nothing more would keep task and connection for ever.
+    A client that sends headers and nothing more would keep call and connection for ever. The handlers therefore take
+    their one message from a stream, which is the same on the wire and leaves the waiting to them.
     """
 
     def __init__(self, seconds: float, most: int = MAX_UNFINISHED_CALLS):
@@ -81,17 +81,28 @@ class Unfinished:
         self._since: dict[asyncio.Task[Any] | None, float] = {}  # the oldest first
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def began(self) -> None:
-        """The running task waits for its message from now on."""
-        self._since[asyncio.current_task()] = time.monotonic()
+    async def message(self, context: Any) -> bytes:
+        """The message of a call; ends the call where it does not come."""
+        task = asyncio.current_task()
+        self._since[task] = time.monotonic()
         if len(self._since) > self._most:
             self._end(next(iter(self._since)))
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(1.0, self._sweep)
-
-    def came(self) -> None:
-        """The running task has its message."""
-        self._since.pop(asyncio.current_task(), None)
+        try:
+            data = await context.read()
+        except asyncio.CancelledError:
+            if task is None or task in self._since:  # the client's own doing
+                raise
+            task.uncancel()
+            message = f"The request did not come within {self._seconds:g} seconds."
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message)
+            raise
+        finally:
+            self._since.pop(task, None)
+        if data is grpc.aio.EOF:
+            await context.abort(grpc.StatusCode.INTERNAL, "The call has no request message.")
+        return data
 
     def _sweep(self) -> None:
         oldest = time.monotonic() - self._seconds
@@ -120,18 +131,21 @@ class _Handlers(grpc.GenericRpcHandler):
             handlers[workers.RELOAD] = self._peer_reload
             handlers[workers.METRICS] = self._peer_metrics
         self._handlers = {
-            method: grpc.unary_unary_rpc_method_handler(behavior) for method, behavior in handlers.items()
+            method: grpc.stream_unary_rpc_method_handler(self._received(behavior))
+            for method, behavior in handlers.items()
         }
 
     def service(self, handler_call_details: Any) -> Any:
-        handler = self._handlers.get(handler_call_details.method)
-        if handler is not None:
-            self._unfinished.began()
-        return handler
+        return self._handlers.get(handler_call_details.method)
+
+    def _received(self, behavior: Callable[[bytes, Any], Awaitable[bytes]]) -> Any:
+        async def call(_: Any, context: Any) -> bytes:
+            return await behavior(await self._unfinished.message(context), context)
+
+        return call
 
     async def _predict(self, data: bytes, context: Any) -> bytes:
         start = time.perf_counter()
-        self._unfinished.came()
         service = self._service
         try:
             with service.admission:
@@ -145,7 +159,6 @@ class _Handlers(grpc.GenericRpcHandler):
         return response
 
     async def _reload(self, data: bytes, context: Any) -> bytes:
-        self._unfinished.came()
         try:
             async with self._service.large.turn(len(data)) as call:
                 request = await call(parse_request, model_management_pb2.ReloadConfigRequest, data)
@@ -157,7 +170,6 @@ class _Handlers(grpc.GenericRpcHandler):
         return response.SerializeToString()
 
     async def _peer_reload(self, data: bytes, context: Any) -> bytes:
-        self._unfinished.came()
         await self._only_peers(context)
         try:
             await self._service.reload(parse_request(model_management_pb2.ReloadConfigRequest, data).config)
@@ -168,7 +180,6 @@ class _Handlers(grpc.GenericRpcHandler):
         return b""
 
     async def _peer_metrics(self, data: bytes, context: Any) -> bytes:
-        self._unfinished.came()
         await self._only_peers(context)
         return self._service.metrics.text().encode()
 
@@ -185,7 +196,6 @@ class _Handlers(grpc.GenericRpcHandler):
 
         async def behavior(data: bytes, context: Any) -> bytes:
             start = time.perf_counter()
-            self._unfinished.came()
             name = ""
             try:
                 async with service.large.turn(len(data)) as call:

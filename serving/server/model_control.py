@@ -1,10 +1,10 @@
 """Who may change what is served by RPC, and to what.
 
 HandleReloadConfigRequest can unload every model, load any folder, and write clients' requests to any file. TensorFlow
-Serving takes it from whoever reaches its port. Here, where a config file says what is served, a request may only ask for
-what the file says now: whoever changes the file can have it read at once, and a stranger changes nothing. Without a file
-it is taken from this machine alone. An address of its own (--model_control_address) is for operators. Whatever is no
-copy of the file must name folders that the operator allowed.
+Serving takes it from whoever reaches its port. Here, where a config file says what is served, a request may only ask
+for what the file says now: whoever changes the file can have it read at once, and a stranger changes nothing. Without
+a file it is taken from this machine alone. An address of its own (--model_control_address) is for operators. Whatever
+is no copy of the file must name folders that the operator allowed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,14 @@ class ModelControl:
 
     @classmethod
     def of(cls, asked: str, paths: str, config: Any, read_file: Callable[[], Any] | None) -> ModelControl:
-        """From the flags and the config that the server starts with; `read_file` reads the config file, if there is one.
+        """From the flags and the config that the server starts with; `read_file` reads the config file, if any.
 
         Raises INVALID_ARGUMENT for an unknown word.
         """
         try:
             taken_from = From(asked)
         except ValueError:
-            raise invalid_argument(
-                f"--model_control_from must be one of {', '.join(From)}; got {asked!r}"
-            ) from None
+            raise invalid_argument(f"--model_control_from must be one of {', '.join(From)}; got {asked!r}") from None
         if taken_from is From.AUTO:
             taken_from = From.FILE if read_file else From.LOOPBACK
         found = tuple(filter(None, paths.split(","))) or tuple(sorted(set(_folders(config))))
@@ -82,9 +80,7 @@ class ModelControl:
             return
         place = _real(path)
         if not any(place == folder or place.startswith(folder.rstrip("/") + "/") for folder in map(_real, self.paths)):
-            raise _denied(
-                f"{what} is {path!r}, which is not under a folder that --model_control_paths allows"
-            )
+            raise _denied(f"{what} is {path!r}, which is not under a folder that --model_control_paths allows")
 
 
 def is_local(peer: str) -> bool:

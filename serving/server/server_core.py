@@ -232,7 +232,7 @@ class ServerCore:
                     continue
                 if self.config is None:
                     log.error(
-                        "Label %s of model %s names version %d, which is not available: requests for it fail until it is",
+                        "Label %s of model %s names version %d, which is not available: requests for it fail",
                         label,
                         config.name,
                         version,
@@ -249,8 +249,12 @@ class ServerCore:
             once = self.options.file_system_poll_wait_seconds == 0
             async with self._changed:
                 await self._changed.wait_for(
-                    lambda: number != self._reloads
-                    or all(_settled(self.models[name]) or (once and not self.models[name].servables) for name in wanted)
+                    lambda: (
+                        number != self._reloads
+                        or all(
+                            _settled(self.models[name]) or (once and not self.models[name].servables) for name in wanted
+                        )
+                    )
                 )
         if number != self._reloads:
             raise ServingError(Code.ABORTED, "A later configuration took the place of this one before it was served.")

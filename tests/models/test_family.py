@@ -8,12 +8,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from configs.model import DCN, DIEN, DIN, FM, SVD, DeepFM, Fallback, SVDpp, TwoTower, WideDeep
+from models.base import Retriever
 from models.dien import next_event_loss
-from models.examples import Examples
-from models.export import export
-from models.layers import Dice, Dropout
+from models.export.saved_model import export
+from models.layers.deep import Dice, Dropout
 from models.registry import build_model
-from models.training import examples
+from models.training.examples import Examples, examples
 from serving.client import connect
 from tests.conftest import named, serialized
 from tests.models.test_models import field_rows
@@ -255,7 +255,7 @@ def trained(sample, tmp_path_factory):
             source = Examples([sample.files], features)  # in memory, where the order is the same whatever Beam wrote
             data = source.batches(64, source.steps(64), seed=1)
             losses = model.fit(data, epochs=4, verbose=0).history["loss"]
-            if hasattr(model, "index"):
+            if isinstance(model, Retriever):
                 model.index(data)
             folder = str(tmp_path_factory.mktemp(name))
             export(model, sample.transform_output, sample.columns, features, folder)

@@ -8,10 +8,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from configs.model import FM, LR, DeepFM, ItemMean, Training
-from models.layers import HideIds
-from models.parts import shapley
+from models.layers.attribution import shapley
+from models.layers.hide_ids import HideIds
 from models.registry import build_model
-from models.training import HISTORY_FILE, Task, examples, train
+from models.training.examples import examples
+from models.training.history import HISTORY_FILE
+from models.training.job import Task
+from models.training.train import train
 from tests.conftest import named, serialized
 from transforms.transformed import PADDING, TransformedFeature
 

@@ -95,6 +95,7 @@ def server(start_server, files):
         "--noflush_filesystem_caches",
         "--max_message_bytes=1000000",
         "--max_batch_rows=1000",
+        "--model_control_from=loopback",
     )
 
 
@@ -278,7 +279,8 @@ def test_classify_regress_and_multi_inference(stubs):
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     classify.model_spec.signature_name = "regress_x_to_y"
-    fails(stubs.prediction.Classify, classify, code, "Expected classification signature method_name")
+    missing = "Expected classification signature outputs to contain at least one of"
+    fails(stubs.prediction.Classify, classify, grpc.StatusCode.FAILED_PRECONDITION, missing)
     classify.model_spec.signature_name = "nothing"
     fails(stubs.prediction.Classify, classify, code, "No signature was found with the name: nothing")
     regress.input.Clear()

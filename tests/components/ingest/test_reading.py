@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.ingest import reading
+from components.ingest.lines import BLOCK_BYTES
 from components.refusal import RefusedError
 from tests.components.ingest.conftest import data
 
@@ -100,7 +101,7 @@ def test_every_line_is_in_exactly_one_piece(write, lines, piece_bytes, ends):
 
 
 def test_lines_longer_than_a_block_of_reading_stay_whole(write):
-    long = "x" * (reading.BLOCK_BYTES * 2 + 7)
+    long = "x" * (BLOCK_BYTES * 2 + 7)
     file = write("logs.csv", f"user,rating\na,1\n{long},2\nb,3\n".encode())
     good, bad = rows_of(file)
     assert [(line, len(user)) for line, (user, _) in good] == [(2, 1), (3, len(long)), (4, 1)]
@@ -125,7 +126,7 @@ def test_a_cut_off_gzip_file_is_refused_by_name(write, name):
     ("content", "said"),
     [
         (b"\nuser,rating\n", "it has no header"),
-        (b"us\xe9r,rating\n1,2\n", "cannot be read as csv"),
+        (b"us\xe9r,rating\n1,2\n", "the first line is not UTF-8"),
         (b"user,rating,user\n1,2,3\n", "names 'user' twice"),
     ],
 )
@@ -269,3 +270,38 @@ def test_a_number_that_json_holds_as_not_a_number_is_missing(write):
     values = [rating if rating is None else float(rating) for _, (_, rating) in good]
     assert values[1] == 1.5
     assert values[0] is None or math.isnan(values[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("user,item\na,b\n".encode("utf-16"), "the file is UTF-16, not UTF-8. Convert it: iconv"),
+        ("user,item\na,b\n".encode("utf-16-le"), "the file is UTF-16 or binary, not UTF-8"),
+        ("användare,artikel\na,b\n".encode("latin-1"), "the first line is not UTF-8. Convert the file: iconv"),
+    ],
+)
+def test_other_encodings_are_named(write, content, said):
+    with pytest.raises(RefusedError, match=said):
+        reading.column_names(data(), write("logs.csv", content))
+
+
+def test_columns_without_a_name_get_one(write):
+    assert reading.column_names(data(), write("logs.csv", b",user,item,\n")) == [
+        "unnamed_1",
+        "user",
+        "item",
+        "unnamed_4",
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_json(write):
+    file = write("logs.jsonl", b'\xef\xbb\xbf{"user": "u"}\n{"user": "v"}\n')
+    assert reading.any_names(file) == ["user"]
+    (block,) = reading.read(data(), reading.pieces(file)[0], ["user"])
+    assert block.table.column("user").to_pylist() == ["u", "v"]
+    assert not block.bad
+
+
+def test_an_array_of_json_is_named(write):
+    with pytest.raises(RefusedError, match=r"one JSON array, not JSON Lines. Convert it: jq"):
+        reading.any_names(write("logs.jsonl", b'[{"user": "u"}]\n'))

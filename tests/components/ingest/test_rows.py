@@ -207,3 +207,48 @@ def test_no_rows_are_no_rows():
     nothing = pa.array([], pa.string())
     found = typed(dict.fromkeys(("user", "price", "genres", "joined"), nothing), [NUMBER, SEVERAL, SINCE])
     assert found.batch.num_rows == 0
+
+
+def test_ids_that_look_like_huge_numbers_do_no_harm():
+    """pandas' to_numeric ends the process without a word at such exponents."""
+    found = typed({"price": ["787E7527758764FDFFB68D094C870977", "12E7527758764", "3e4"]}, [NUMBER])
+    assert [reason for _, reason, _ in found.bad] == [
+        "column 'price': '787E7527758764FDFFB68D094C870977' is not a number"
+    ]
+    assert found.batch.column("price").to_pylist() == [float(np.finfo(np.float32).max), 30_000.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "meaning", "value"),
+    [
+        ("3,5", {"decimal": ","}, 3.5),
+        ("-1.234,5", {"decimal": ",", "thousands": "."}, -1234.5),
+        ("1,234,567", {"thousands": ","}, 1_234_567.0),
+        ("1\u202f234", {"thousands": " "}, 1234.0),
+        ("1'000.25", {"thousands": "'"}, 1000.25),
+    ],
+)
+def test_numbers_are_read_as_the_config_says_they_are_written(cell, meaning, value):
+    assert typed({"price": [cell]}, [NUMBER], **meaning).batch.column("price").to_pylist() == [value]
+    assert typed({"price": [cell]}, [NUMBER]).bad, "and not guessed at"
+
+
+def test_a_separator_of_thousands_parts_groups_of_three():
+    assert [reason for _, reason, _ in typed({"price": ["1,2345"]}, [NUMBER], thousands=",").bad] == [
+        "column 'price': '1,2345' is not a number"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        ("14/11/2023 22:13", "%d/%m/%Y %H:%M"),
+        ("11-14-2023 10:13 PM", "%m-%d-%Y %I:%M %p"),
+        ("20231114221300", "%Y%m%d%H%M%S"),
+        ("14.11.2023 23:13 +0100", "%d.%m.%Y %H:%M %z"),
+    ],
+)
+def test_times_can_be_of_any_form(cell, form):
+    found = typed({"time": [cell, "soon"]}, time_format=form)
+    assert found.batch.column("time").to_pylist() == [1_699_999_980]
+    assert [reason for _, reason, _ in found.bad] == [f"column 'time': 'soon' is not a time as {form}"]

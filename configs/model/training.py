@@ -1,0 +1,63 @@
+"""How models are trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+
+
+class Tables(Section):
+    """How embedding tables learn. Only the rows that a batch looked up are touched, whatever the table's size."""
+
+    optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = Field(
+        default="adam",
+        description="`adam`: lazy, moments of a row move when it is looked up; keeps two numbers a weight. `adagrad`: "
+        "one. `rowwise_adagrad`: one a row (Gupta et al. 2020), for the largest tables.",
+    )
+    learning_rate: float | None = Field(default=None, gt=0, description="Step size; default: `training.learning_rate`.")
+
+
+class Training(Section):
+    """The training loop."""
+
+    batch: int = Field(default=1024, ge=1, description="Examples in a step, over all workers together.")
+    epochs: int = Field(default=20, ge=1, description="Most epochs; training stops before when eval AUC stops rising.")
+    patience: int = Field(default=2, ge=0, description="Epochs without a better eval AUC before training stops.")
+    optimizer: Literal["adam", "adagrad"] = Field(default="adam", description="Optimizer of all but the tables.")
+    learning_rate: float = Field(default=0.001, gt=0, description="Step size of all but the tables.")
+    tables: Tables = Tables()
+    seed: int = Field(default=1, ge=0, description="Seed of initial weights, shuffling and dropout.")
+    cache_mib: int = Field(
+        default=4096,
+        ge=0,
+        description="Most memory for parsed examples, MiB a worker; what exceeds it is read each epoch.",
+    )
+    strategy: Literal["none", "mirrored", "multi_worker_mirrored", "parameter_server"] | None = Field(
+        default=None,
+        description="`none`: this process. `mirrored`: all GPUs of this machine. `multi_worker_mirrored`: processes "
+        "in step, each with a copy of the model. `parameter_server`: processes at their own pace, tables cut over "
+        "servers. Default: `none` with one worker, else `multi_worker_mirrored`.",
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes on this machine.")
+    parameter_servers: int = Field(default=1, ge=1, le=64, description="With `parameter_server`: how many hold tables.")
+    threads: int | None = Field(default=None, ge=1, description="Cores a worker uses; default: all, shared by workers.")
+    checkpoint_steps: int = Field(
+        default=1000, ge=1, description="Steps between checkpoints of workers; as many are lost at most when one dies."
+    )
+    restarts: int = Field(default=3, ge=0, description="How often dead workers are started again before giving up.")
+
+    @model_validator(mode="after")
+    def _strategy_has_workers(self) -> Training:
+        if self.workers > 1 and self.strategy in ("none", "mirrored"):
+            raise ValueError(f"workers: {self.workers} does not go with strategy: {self.strategy}, which has one")
+        if self.parameter_servers > 1 and self.strategy != "parameter_server":
+            raise ValueError(f"parameter_servers: {self.parameter_servers} goes with strategy: parameter_server only")
+        return self
+
+    @property
+    def chosen_strategy(self) -> str:
+        """The strategy, its default filled in."""
+        return self.strategy or ("none" if self.workers == 1 else "multi_worker_mirrored")

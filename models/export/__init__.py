@@ -1,0 +1,1 @@
+"""The served model: preprocessing and scoring in one SavedModel."""

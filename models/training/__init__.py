@@ -1,0 +1,1 @@
+"""Training: the loop, worker processes, what they share, and the checkpoints. Importing it loads no framework."""

@@ -1,0 +1,139 @@
+"""The training loop: the same steps for one process and for many in step, and what they measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.model import Training
+from models.base import OwnValidation, TrainingSource
+from models.training.context import WorkerContext
+from models.training.steps import Steps
+
+_STEPS_A_CALL = 64
+
+Report = Callable[..., None]  # (line, step, resumed=None, passing=False): where training is, and went on from, in steps
+
+
+@dataclass
+class Record:
+    """What training has come to: kept in checkpoints, and in the end the history."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    workers: list[dict[str, float]] = field(default_factory=list)
+    best: int = -1  # index into `epochs`
+    finished: bool = False
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(self.__dict__)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Read it again."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What happens beside the steps; every call is optional to answer."""
+
+    epoch_ended: Callable[[dict[str, Any], list[dict[str, float]]], None] = lambda epoch, workers: None
+    best_found: Callable[[int], None] = lambda epoch: None
+    checkpoint: Callable[[Record], None] = lambda record: None
+    report: Report = lambda line, step, resumed=None, passing=False: None
+
+
+def fit(
+    steps: Steps,
+    training: TrainingSource,
+    evaluate: Callable[[], dict[str, float]],
+    config: Training,
+    context: WorkerContext,
+    callbacks: Callbacks,
+    record: Record,
+) -> Record:
+    """Train from `steps.position` on until the eval AUC has stopped rising for more than `patience` epochs."""
+    batch = context.share_of(config.batch)
+    in_epoch = context.largest(training.steps(batch))
+    position = int(steps.position.numpy())
+    batches = iter(training.batches(batch, in_epoch, config.epochs, config.seed, first=position))
+    while position < config.epochs * in_epoch and not record.finished:
+        began, said = time.monotonic(), time.monotonic()
+        epoch, at = divmod(position, in_epoch)
+        while at < in_epoch:
+            to_checkpoint = config.checkpoint_steps - position % config.checkpoint_steps
+            taken = min(_STEPS_A_CALL, in_epoch - at, to_checkpoint)
+            steps.run(batches, tf.constant(taken))
+            at, position = at + taken, position + taken
+            steps.position.assign(position)
+            if position % config.checkpoint_steps == 0 and at < in_epoch:
+                callbacks.checkpoint(record)
+            if time.monotonic() - said > 1.0:
+                said = time.monotonic()
+                callbacks.report(f"epoch {epoch + 1}, step {at:,} of {in_epoch:,}", position, passing=True)
+        seconds = time.monotonic() - began
+        workers = _of_workers(context, seconds, *steps.measured())
+        end_epoch(record, workers, steps, evaluate(), began, config, callbacks, position)
+    return record
+
+
+def end_epoch(
+    record: Record,
+    workers: list[dict[str, float]],
+    steps: Steps,
+    held_out: Mapping[str, float],
+    began: float,
+    config: Training,
+    callbacks: Callbacks,
+    position: int,
+) -> None:
+    """Record an epoch, find out whether it is the best and the last one, and report it."""
+    totals = record.workers or [dict.fromkeys(worker, 0.0) for worker in workers]
+    record.workers = [{k: t[k] + w[k] for k in t} for t, w in zip(totals, workers, strict=True)]
+    record.epochs.append(
+        {"epoch": len(record.epochs) + 1, "seconds": round(time.monotonic() - began, 3)}
+        | {f"train_{name}": value for name, value in steps.trained().items()}
+        | {f"eval_{name}": value for name, value in held_out.items()}
+    )
+    monitor = steps.model.monitor if isinstance(steps.model, OwnValidation) else "auc"
+    if record.best < 0 or held_out[monitor] > record.epochs[record.best][f"eval_{monitor}"]:
+        record.best = len(record.epochs) - 1
+        callbacks.best_found(len(record.epochs))
+    record.finished = len(record.epochs) - 1 - record.best > config.patience or len(record.epochs) == config.epochs
+    callbacks.epoch_ended(record.epochs[-1], workers)
+    callbacks.checkpoint(record)
+    callbacks.report(_summary(record.epochs[-1]), position)
+
+
+def _of_workers(context: WorkerContext, seconds: float, examples: int, waited: float) -> list[dict[str, float]]:
+    own = np.zeros([context.count, 3])
+    own[context.index] = seconds, examples, waited
+    keys = ("seconds", "examples", "waited")
+    return [dict(zip(keys, map(float, row), strict=True)) for row in context.total(own)]
+
+
+def worker_figures(totals: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return each worker's seconds of training, examples a second, and share of time spent waiting for data."""
+    return [
+        {
+            "index": index,
+            "seconds": round(t["seconds"], 3),
+            "examples_per_second": round(t["examples"] / max(t["seconds"], 1e-9)),
+            "waiting_share": round(min(t["waited"] / max(t["seconds"], 1e-9), 1.0), 4),
+        }
+        for index, t in enumerate(totals)
+    ]
+
+
+def _summary(epoch: Mapping[str, Any]) -> str:
+    return (
+        f"epoch {epoch['epoch']}: eval AUC {epoch['eval_auc']:.4f}, LogLoss {epoch['eval_logloss']:.4f}, "
+        f"train AUC {epoch['train_auc']:.4f}, {epoch['seconds']:.1f} s"
+    )
