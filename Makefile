@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training \
-	bench-topk soak-serving soak-training
+.PHONY: help setup lint docs demo airflow test bench-serving bench-canary bench-evaluator bench-ingest bench-movielens \
+	bench-training bench-topk soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,6 +43,9 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
+
+bench-canary: setup ## how often the canary's guard is wrong: false rollbacks and power in simulated worlds
+	@$(RUN)/python -m benchmarks.canary
 
 bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by two splits, and the family
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.movielens

@@ -8,13 +8,19 @@ stalls that hit whatever is under way. The last line is one JSON object.
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from serving.experiment.loss import LossTest
+from serving.experiment.latency import LatencyTest
+from serving.experiment.loss import RELATIVE_SCALE, LossTest
+from serving.experiment.sequential import BoundedMeanTest, log_e_value_below, p_value
 from serving.release_state import CANARY, STABLE
+from serving.router.account import HOURS
 
 DAYS = 14
 RAMP = ((0, 5.0), (2, 10.0), (4, 25.0), (7, 50.0))  # from this day on, this share
@@ -25,7 +31,7 @@ ALPHA = 0.01
 class Site:
     """Users, and what they are shown and click, day by day."""
 
-    def __init__(self, seed: int, users: int, daily: float, loss: float = 0.0, persistent: bool = True):
+    def __init__(self, seed: int, users: int, daily: float, loss: float = 0.0):
         self.random = np.random.default_rng(seed)
         self.rates = self.random.beta(1, 19, users)
         activity = 1 / np.arange(1, users + 1)
@@ -49,13 +55,13 @@ def share_on(day: int, ramp: Sequence[tuple[int, float]] = RAMP) -> float:
     return max((start, share) for start, share in ramp if start <= day)[1]
 
 
-def clicks_rolled_back(
-    seed: int, *, users: int, daily: float, loss: float, looks_a_day: int, days: int = DAYS
-) -> float | None:
-    """The day on which the guard ends this canary for its clicks; None: never."""
+def watched_clicks(
+    seed: int, *, users: int, daily: float, loss: float, looks_a_day: int
+) -> Iterator[tuple[float, float]]:
+    """The guard's p-value for clicks at each look: (day, p)."""
     site, test = Site(seed, users, daily, loss), LossTest()
     names = [str(user) for user in range(users)]
-    for day in range(days):
+    for day in range(DAYS):
         percent = share_on(day)
         shown, clicked, canary = site.day(day, percent)
         for look, part in enumerate(np.array_split(np.arange(len(shown)), looks_a_day)):
@@ -63,7 +69,130 @@ def clicks_rolled_back(
                 shown[part].tolist(), clicked[part].tolist(), canary[part].tolist(), strict=True
             ):
                 test.table.add(test.table.place(names[user], percent / 100), CANARY if arm else STABLE, click, 1)
-            loss_seen = test.look()
-            if loss_seen and loss_seen.comparable and loss_seen.p_value < ALPHA:
-                return day + look / looks_a_day
-    return None
+            seen = test.look()
+            if seen and seen.comparable:
+                yield day + look / looks_a_day, seen.p_value
+
+
+def clicks_rolled_back(
+    seed: int, *, users: int, daily: float, loss: float, looks_a_day: int, alpha: float = ALPHA
+) -> float | None:
+    """The day on which the guard ends this canary for its clicks; None: not in 14 days."""
+    looks = watched_clicks(seed, users=users, daily=daily, loss=loss, looks_a_day=looks_a_day)
+    return next((day for day, p in looks if p < alpha), None)
+
+
+def naive_rolled_back(seed: int, *, users: int, daily: float) -> bool:
+    """Whether the same world ends a canary where impressions count as independent and all shares are pooled."""
+    site, clicks, rows = Site(seed, users, daily), np.zeros(2), np.zeros(2)
+    for day in range(DAYS):
+        _, clicked, canary = site.day(day, share_on(day))
+        for arm in (0, 1):
+            clicks[arm] += clicked[canary == arm].sum()
+            rows[arm] += (canary == arm).sum()
+        pooled = clicks.sum() / rows.sum()
+        variance = pooled * (1 - pooled) * (1 / rows).sum()
+        difference = clicks[1] / rows[1] - clicks[0] / rows[0]
+        if log_e_value_below(difference, variance, RELATIVE_SCALE * pooled) > -math.log(ALPHA):
+            return True
+    return False
+
+
+def slow_in_an_hour(
+    seed: int, *, factor: float, ratio: float, rate: float = 4.0, share: float = 0.3
+) -> tuple[float | None, bool]:
+    """When an hour's evidence suffices, in seconds, and whether its plain p99 are further apart than `ratio`.
+
+    `rate` requests a second, each of a user of its own; about 18 stalls an hour of two seconds hit an arm by itself, one request in a hundred.
+    """
+    random, now = np.random.default_rng(seed), [0.0]
+    test = LatencyTest(ratio, lambda: now[0])
+    events, p99 = [], {}
+    for arm, part in ((CANARY, share), (STABLE, 1 - share)):
+        at = random.random(random.poisson(3600 * rate * part)) * 3600
+        took = random.lognormal(math.log(0.005), 0.4, len(at)) * (factor if arm == CANARY else 1)
+        for start in random.random(random.poisson(18)) * 3600:
+            length = random.exponential(2.0)
+            stalled = (at > start) & (at < start + length)
+            took[stalled] += start + length - at[stalled]
+        p99[arm] = np.percentile(took, 99)
+        events += [(time, arm, seconds) for time, seconds in zip(at.tolist(), took.tolist(), strict=True)]
+    apart = bool(p99[CANARY] > ratio * p99[STABLE])
+    look = 60.0
+    for time_, arm, seconds in sorted(events):
+        while time_ > look:
+            now[0] = look
+            if HOURS * p_value(test.log_e_value()) < ALPHA / 3:
+                return look, apart
+            look += 60
+        now[0] = time_
+        test.add(arm, seconds, 300)
+    return None, apart
+
+
+def errors_alarm(seed: int, rate: float, users_an_hour: int = 20) -> bool:
+    """Whether 14 days of failures at this rate end a canary of which 1 % may fail."""
+    random, test = np.random.default_rng(seed), BoundedMeanTest(0.01, HOURS)
+    for _ in range(HOURS):
+        test.restart()
+        for failed in (random.random(users_an_hour) < rate).tolist():
+            test.add(float(failed))
+            if test.e_value > 3 / ALPHA:
+                return True
+    return False
+
+
+def share_of(found: Sequence[object]) -> float:
+    return round(sum(each is not None and each is not False for each in found) / len(found), 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--simulations", type=int, default=100)
+    parser.add_argument("--users", type=int, default=2000)
+    options = parser.parse_args()
+    count, started = options.simulations, time.process_time()
+    result: dict[str, float] = {"simulations": count}
+
+    def note(name: str, value: float, said: str) -> None:
+        result[name] = value
+        print(f"{name:36}{value:9.4g}   {said}", flush=True)
+
+    world = {"users": options.users, "daily": 10.0}
+    every_five = [clicks_rolled_back(seed, **world, loss=0.0, looks_a_day=288) for seed in range(count)]
+    note("aa_clicks_5_minutes", share_of(every_five), "A/A canaries rolled back for clicks, 4,032 looks")
+    hourly = [
+        min((p for _, p in watched_clicks(seed, **world, loss=0.0, looks_a_day=24)), default=1.0)
+        for seed in range(count, 4 * count)
+    ]
+    note("aa_clicks_hourly", share_of([p < ALPHA for p in hourly]), "the same, 336 looks, three times as many canaries")
+    note("aa_clicks_hourly_at_5_percent", share_of([p < 0.05 for p in hourly]), "the same where the limit of p is .05")
+    naive = [naive_rolled_back(seed, **world) for seed in range(count)]
+    note("aa_clicks_naive", share_of(naive), "pooled, impressions independent, daily looks")
+    for loss in (0.1, 0.2, 0.3):
+        days = [clicks_rolled_back(seed, **world, loss=loss, looks_a_day=24) for seed in range(count // 2)]
+        name = f"power_clicks_{round(100 * loss)}"
+        note(name, share_of(days), f"of canaries whose click rate is {loss:.0%} lower, found within 14 days")
+        found = [day for day in days if day is not None]
+        if found:
+            note(f"{name}_days", round(float(np.median(found)), 1), "their median day")
+    hours = [slow_in_an_hour(seed, factor=1.0, ratio=2.0) for seed in range(HOURS * count // 50)]
+    note("aa_p99_hours", share_of([at for at, _ in hours]), f"A/A hours in which the p99 guard fires, of {len(hours)}")
+    note("aa_p99_hours_plain", share_of([apart for _, apart in hours]), "in which the plain p99 are a factor 2 apart")
+    edge = [slow_in_an_hour(seed, factor=2.0, ratio=2.0)[0] for seed in range(count)]
+    note("edge_p99_hours", share_of(edge), "hours at just the ratio that is allowed")
+    for factor in (3.0, 5.0):
+        times = [slow_in_an_hour(seed, factor=factor, ratio=2.0)[0] for seed in range(count // 2)]
+        note(f"power_p99_{factor:g}x", share_of(times), f"hours in which a canary {factor:g} times as slow is found")
+        seconds = [at for at in times if at is not None]
+        if seconds:
+            note(f"power_p99_{factor:g}x_minutes", float(np.median(seconds)) / 60, "their median time")
+    alarms = [errors_alarm(seed, 0.01) for seed in range(2 * count)]
+    note("edge_errors", share_of(alarms), "canaries at just the share of errors that is allowed")
+    note("power_errors_5", share_of([errors_alarm(s, 0.05) for s in range(count)]), "canaries of which 5 % fail")
+    print(f"{time.process_time() - started:.0f} s of CPU time")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -55,25 +55,26 @@ class GrpcProxy(grpc.GenericRpcHandler):
         for method in (*_ROUTED, *_PASSED):
             call = channel.unary_unary(method)
             behavior = self._routed(call, *_ROUTED[method]) if method in _ROUTED else self._passed(call)
-            self._handlers[method] = grpc.unary_unary_rpc_method_handler(behavior)
-        self._handlers[RELOAD] = grpc.unary_unary_rpc_method_handler(self._refused)
+            self._handlers[method] = self._received(behavior)
+        self._handlers[RELOAD] = self._received(self._refused)
 
     def service(self, handler_call_details: Any) -> Any:
         """A method of TensorFlow Serving's; None (UNIMPLEMENTED) for any other, which costs no memory."""
-        handler = self._handlers.get(handler_call_details.method)
-        if handler is not None:
-            self._unfinished.began()
-        return handler
+        return self._handlers.get(handler_call_details.method)
+
+    def _received(self, behavior: Any) -> Any:
+        async def call(_: Any, context: Any) -> bytes:
+            return await behavior(await self._unfinished.message(context), context)
+
+        return grpc.stream_unary_rpc_method_handler(call)
 
     async def _refused(self, data: bytes, context: Any) -> bytes:
-        self._unfinished.came()
         return await context.abort(
             Code.PERMISSION_DENIED, "model control does not pass the router; ask the model server at its own address"
         )
 
     def _passed(self, call: Any) -> Any:
         async def behavior(data: bytes, context: Any) -> bytes:
-            self._unfinished.came()
             try:
                 with self._router.admission:
                     return await call(data, timeout=context.time_remaining(), metadata=_metadata(context))
@@ -86,7 +87,6 @@ class GrpcProxy(grpc.GenericRpcHandler):
 
     def _routed(self, call: Any, kind: type[Any], response: type[Any]) -> Any:
         async def behavior(data: bytes, context: Any) -> bytes:
-            self._unfinished.came()
             try:
                 with self._router.admission:
                     async with self._router.large.turn(len(data)) as here:

@@ -128,6 +128,7 @@ class ServerCore:
         self._pollers = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="poll-file-system")
         self._changed = asyncio.Condition()
         self._reloads = 0
+        self._asked: Any = None  # the latest config that was to be served, whether or not it is by now
         self._background: set[asyncio.Task[Any]] = set()
         self._poll: asyncio.Task[None] | None = None
 
@@ -190,10 +191,12 @@ class ServerCore:
         """Serve `config` (a ModelServerConfig) from now on; returns when every model has an available version.
 
         Raises UNKNOWN where a model has none because its versions failed, and leaves other models serving; ABORTED
-        where a later reload came while this one waited.
+        where a later reload of something else came while this one waited.
         """
         check_config(config, {name: model.config.model_platform for name, model in self.models.items()})
-        self._reloads += 1
+        if config != self._asked:
+            self._reloads += 1
+            self._asked = config
         number = self._reloads
         wanted = {each.name: each for each in config.model_config_list.config}
         for name in [name for name in self.models if name not in wanted]:

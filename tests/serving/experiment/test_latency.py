@@ -18,7 +18,7 @@ def largest_evidence(seed: int, *, factor: float = 1.0, ratio: float = 2.0, rate
     for arm, part in ((CANARY, share), (STABLE, 1 - share)):
         at = random.random(random.poisson(3600 * rate * part)) * 3600
         took = random.lognormal(math.log(0.005), 0.4, len(at)) * (factor if arm == CANARY else 1)
-        for start in random.random(random.poisson(6)) * 3600:
+        for start in random.random(random.poisson(18)) * 3600:
             length = random.exponential(2.0)
             stalled = (at > start) & (at < start + length)
             took[stalled] += start + length - at[stalled]
