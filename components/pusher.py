@@ -18,9 +18,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tfx import types
-from tfx.dsl.components.base import base_component, base_driver, base_executor, executor_spec
-from tfx.orchestration import data_types_utils
-from tfx.proto.orchestration import driver_output_pb2
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
@@ -32,6 +30,7 @@ from components.ingest.component import COUNTS_FILE
 from components.outcomes import NodeId
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.uncached import UncachedDriver
 from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, write_verdict
 from components.versions import artifacts_of, manifest_of, manifest_path, versions
 from configs import Config, digest
@@ -163,7 +162,6 @@ class PusherSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "config_digest": ExecutionParameter(type=str),
         "warmup_requests": ExecutionParameter(type=int),
-        "code": ExecutionParameter(type=str),
         "asked_at": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
@@ -175,16 +173,6 @@ class PusherSpec(ComponentSpec):
         "catalogue": ChannelParameter(type=Catalogue),
     }
     OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
-
-
-class PusherDriver(base_driver.BaseDriver):
-    """Keeps a push out of the cache: what matters is whether the version is in the served folder now."""
-
-    def run(self, execution_info) -> driver_output_pb2.DriverOutput:
-        """Resolve `asked_at`."""
-        result = driver_output_pb2.DriverOutput()
-        data_types_utils.set_metadata_value(result.exec_properties["asked_at"], str(time.time_ns()))
-        return result
 
 
 class PusherExecutor(base_executor.BaseExecutor):
@@ -253,9 +241,9 @@ class Pusher(base_component.BaseComponent):
 
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)
-    DRIVER_CLASS = PusherDriver
+    DRIVER_CLASS = UncachedDriver  # what matters is whether the version is in the served folder now
 
-    def __init__(self, config: Config, columns: str, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, columns: str, **inputs: types.BaseChannel):
         super().__init__(
             spec=PusherSpec(
                 model_name=config.model_name,
@@ -263,7 +251,6 @@ class Pusher(base_component.BaseComponent):
                 columns=columns,
                 config_digest=digest(config),
                 warmup_requests=config.serving.warmup_requests,
-                code=code,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
                 **inputs,
             )

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from configs.base import ColumnName
 from configs.config import Config
 from configs.features import DERIVED_COLUMNS, KINDS
+from configs.gates import DEFAULT_GATES
 
 EXAMPLE = """\
 name: shop
@@ -59,6 +60,8 @@ def reference() -> str:
     for key in ("model", "baselines"):  # only what the default sets itself
         set_keys = TypeAdapter(Any).dump_python(Config.model_fields[key].default, exclude_unset=True)
         schema["properties"][key]["default"] = set_keys
+    gates = TypeAdapter(Any).dump_python(list(DEFAULT_GATES), exclude_unset=True)
+    schema["$defs"]["Evaluation"]["properties"]["gates"]["default"] = gates
     return "\n".join([_HEAD, *_Page(schema["$defs"]).section("", schema, level=2)]).rstrip() + "\n"
 
 

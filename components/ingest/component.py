@@ -40,7 +40,6 @@ class IngestSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "histories": ExecutionParameter(type=str),
         "evidence": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "files": ExecutionParameter(type=str, optional=True),
         "fingerprint": ExecutionParameter(type=str, optional=True),
     }
@@ -111,13 +110,13 @@ class _SplitFolder(dict):
 
 
 class Ingest(base_beam_component.BaseBeamComponent):
-    """Reads interaction logs into examples. `code` is a digest of our source; it only makes the cache key."""
+    """Reads interaction logs into examples."""
 
     SPEC_CLASS = IngestSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(IngestExecutor)
     DRIVER_CLASS = IngestDriver
 
-    def __init__(self, config: Config, evidence: str, code: str):
+    def __init__(self, config: Config, evidence: str):
         super().__init__(
             spec=IngestSpec(
                 data=canonical_json(config.data),
@@ -125,7 +124,6 @@ class Ingest(base_beam_component.BaseBeamComponent):
                 columns=columns_to_json(config.raw_columns.values()),
                 histories=json.dumps([asdict(history) for history in histories(config.features)], sort_keys=True),
                 evidence=evidence,
-                code=code,
                 examples=types.Channel(type=standard_artifacts.Examples),
                 catalogue=types.Channel(type=Catalogue),
                 report=types.Channel(type=IngestReport),

@@ -30,11 +30,10 @@ from tensorflow_transform import tf_utils as tft_utils
 from tensorflow_transform.beam import analysis_graph_builder, beam_nodes
 from tensorflow_transform.output_wrapper import TFTransformOutput
 
+from components.counts import COUNT, VALUE, ValueCounts, most_frequent_first
+
 Tensors = Mapping[str, Any]
 Preprocessing = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-_COUNT, _TOKEN = "count", "token"
-_COMPACT_AT = 2_000_000  # counts held of a vocabulary, at least, before those of the same token are added up
 
 
 class NotOnOneMachineError(Exception):
@@ -81,23 +80,13 @@ class _Counted:
     """How often each token of a vocabulary was seen."""
 
     def __init__(self, key: str):
-        self._key = key
-        self._tables: list[pa.Table] = []
-        self._held, self._room = 0, _COMPACT_AT
+        self._key, self._counts = key, ValueCounts()
 
     def add(self, values: Tensors) -> None:
-        counts = pc.value_counts(pa.array(values[self._key], pa.large_binary()))
-        self._tables.append(pa.table({_TOKEN: counts.field("values"), _COUNT: counts.field("counts")}))
-        self._held += len(counts)
-        if self._held > self._room:
-            self._tables = [self.result()]
-            self._held = self._tables[0].num_rows
-            self._room = max(_COMPACT_AT, 2 * self._held)
+        self._counts.add(pa.array(values[self._key], pa.large_binary()))
 
     def result(self) -> pa.Table:
-        empty = pa.table({_TOKEN: pa.array([], pa.large_binary()), _COUNT: pa.array([], pa.int64())})
-        grouped = pa.concat_tables([empty, *self._tables]).group_by(_TOKEN).aggregate([(_COUNT, "sum")])
-        return grouped.rename_columns([_TOKEN, _COUNT] if grouped.column_names[0] == _TOKEN else [_COUNT, _TOKEN])
+        return self._counts.table()
 
 
 class Analysis:
@@ -300,8 +289,8 @@ def _evaluate(definition: nodes.OperationDef, values: tuple[Any, ...]) -> tuple[
 def _pruned(definition: analyzer_nodes.VocabularyPrune, counts: pa.Table) -> pa.Table:
     """Return the tokens that are frequent enough, the most frequent first and of equals the last by their bytes."""
     if definition.frequency_threshold > 0:
-        counts = counts.filter(pc.field(_COUNT) >= definition.frequency_threshold)
-    counts = counts.sort_by([(_COUNT, "descending"), (_TOKEN, "descending")])
+        counts = counts.filter(pc.field(COUNT) >= definition.frequency_threshold)
+    counts = most_frequent_first(counts)
     return counts if definition.top_k is None else counts.slice(0, definition.top_k)
 
 
@@ -312,8 +301,8 @@ def _write_vocabulary(
     reserved: Any = (),
 ) -> np.ndarray:
     """Write a token a line, reserved ones first, and return the file's path as TFT's own operation does."""
-    first = list(reserved)
-    tokens = first + [t for t in counts.column(_TOKEN).to_pylist() if t not in set(first)]
+    first = dict.fromkeys(reserved)
+    tokens = [*first, *(t for t in counts.column(VALUE).to_pylist() if t not in first)]
     if not tokens:
         tokens = [analyzers.get_empy_vocabulary_dummy_value(definition.input_dtype)[1]]
     path = os.path.join(folder, definition.vocab_filename)

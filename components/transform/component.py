@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from tensorflow_transform.output_wrapper import TFTransformOutput
 from tensorflow_transform.tf_metadata import metadata_io
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
@@ -17,11 +17,11 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
+from components.beam import runs_in_process
 from components.examples import split_files
 from components.transform.analysis import Analysis, NotOnOneMachineError
 from components.transform.records import Columns, Rereadable, TransformGraph, write
 
-ONE_MACHINE = "FnApiRunner"  # Beam's engine inside this process
 _FILE = "transformed_examples"
 
 
@@ -38,10 +38,10 @@ class TransformExecutor(executor.Executor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Write the transform graph and the transformed examples."""
-        options = PipelineOptions(self._beam_pipeline_args)
-        if options.view_as(StandardOptions).runner == ONE_MACHINE:
+        if runs_in_process(self._beam_pipeline_args):
+            files = PipelineOptions(self._beam_pipeline_args).view_as(DirectOptions).direct_num_workers
             try:
-                self._run(input_dict, output_dict, exec_properties, options.view_as(DirectOptions).direct_num_workers)
+                self._run(input_dict, output_dict, exec_properties, files)
             except NotOnOneMachineError as unknown:
                 logging.getLogger(__name__).warning("analyzed on Beam: %s", unknown)
             else:

@@ -54,7 +54,7 @@ class ModelControl:
         return cls(taken_from, found, read_file)
 
     def check(self, config: Any, peer: str, *, own_address: bool = False) -> None:
-        """PERMISSION_DENIED where `peer` (as gRPC names it) may not have `config` (a ModelServerConfig) served."""
+        """PERMISSION_DENIED where `peer` (as gRPC names it) may not ask for `config` (a ModelServerConfig)."""
         if self.read_file is not None and self.taken_from is not From.NOBODY and config == self.read_file():
             return
         if not own_address:
@@ -69,6 +69,11 @@ class ModelControl:
                 raise _denied("Configuration is taken from the server's own machine only: see --model_control_address")
             if self.taken_from is not From.ANYBODY and not config.model_config_list.config:
                 raise _denied("A list without models would unload all of them: see --model_control_address")
+
+    def check_paths(self, config: Any) -> None:
+        """PERMISSION_DENIED where `config` puts models or request logs where the operator did not allow it."""
+        if self.read_file is not None and config == self.read_file():
+            return
         for each in config.model_config_list.config:
             self._check_path(each.base_path, f"base_path of model {each.name}")
             prefix = each.logging_config.log_collector_config.filename_prefix

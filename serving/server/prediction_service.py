@@ -297,6 +297,8 @@ class PredictionService:
                 "supported"
             )
         self._control.check(request.config, peer, own_address=own_address)
+        self.core.check_config(request.config)
+        self._control.check_paths(request.config)
         await self.reload(request.config)
         if self.peers is not None:
             await self._reload_peers(request)

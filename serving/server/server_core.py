@@ -193,7 +193,7 @@ class ServerCore:
         Raises UNKNOWN where a model has none because its versions failed, and leaves other models serving; ABORTED
         where a later reload of something else came while this one waited.
         """
-        check_config(config, {name: model.config.model_platform for name, model in self.models.items()})
+        self.check_config(config)
         if config != self._asked:
             self._reloads += 1
             self._asked = config
@@ -219,6 +219,10 @@ class ServerCore:
         for name, each in wanted.items():
             self.models[name].labels = dict(each.version_labels)
         self.config = config
+
+    def check_config(self, config: Any) -> None:
+        """INVALID_ARGUMENT where `config` (a ModelServerConfig) cannot be served in place of the present one."""
+        check_config(config, {name: model.config.model_platform for name, model in self.models.items()})
 
     def _check_labels(self, configs: Iterable[Any]) -> None:
         """A label may only be put on a version that is available, or with the flag on a model not yet served.

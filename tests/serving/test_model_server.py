@@ -502,7 +502,8 @@ def test_requests_are_logged_as_prediction_logs(server, stubs, files):
                     log = prediction_log_pb2.PredictionLog.FromString(record)
                     if log.HasField("predict_log") and log.log_metadata.model_spec.version.value == 123:
                         sent, answered = log.predict_log.request.inputs["x"], log.predict_log.response.outputs["y"]
-                        found.add((tf.make_ndarray(sent).flat[0].item(), tf.make_ndarray(answered).flat[0].item()))
+                        pair = (tf.make_ndarray(sent).flat[0].item(), tf.make_ndarray(answered).flat[0].item())
+                        found.add(pair)
             except tf.errors.DataLossError:  # the file is being written
                 pass
         return found
@@ -510,7 +511,6 @@ def test_requests_are_logged_as_prediction_logs(server, stubs, files):
     expected = {(10.0, 7.0), (20.0, 12.0), (30.0, 17.0)}
     # Small records wait in the writer's buffer until the file is finished, when the last test stops the server.
     server.expected_log = (seen, expected)
-    assert seen() <= {*expected, *seen()}
 
 
 # Configuration

@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.transform import analysis
+from components import counts
 from components.transform.analysis import Analysis, NotOnOneMachineError
 
 KINDS = [(top, least) for top in (None, 1, 4) for least in (None, 2, 3)]
@@ -30,9 +30,9 @@ def test_vocabularies_are_the_frequent_tokens_the_last_by_their_bytes_first(tmp_
     batches = [{"text": tf.constant(texts[at : at + 7], tf.string)} for at in range(0, len(texts), 7)]
     wanted.run(lambda: batches, str(folder))
     output = tft.TFTransformOutput(str(folder))
-    counts = Counter(t.encode() for t in texts if t and "\n" not in t)
+    seen = Counter(t.encode() for t in texts if t and "\n" not in t)
     for i, (top, least) in enumerate(KINDS):
-        expected = [t for t in sorted(counts, key=lambda t: (counts[t], t), reverse=True) if counts[t] >= (least or 1)]
+        expected = [t for t in sorted(seen, key=lambda t: (seen[t], t), reverse=True) if seen[t] >= (least or 1)]
         found = output.vocabulary_by_name(f"v{i}")
         assert found == expected[:top] or (not expected and len(found) == 1)
 
@@ -41,7 +41,7 @@ def test_vocabularies_are_the_frequent_tokens_the_last_by_their_bytes_first(tmp_
 def counts_added_up_often():
     """Adds counts up after every few tokens, as it is with millions of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "_COMPACT_AT", 3)
+        patch.setattr(counts, "_COMPACT_AT", 3)
         yield
 
 
