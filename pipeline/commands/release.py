@@ -217,6 +217,8 @@ def _route(
     settings: Config, upstream: Upstream, addresses: Addresses, token_file: pathlib.Path | None, feedback: list[str]
 ) -> None:
     import asyncio
+    import logging
+    import os
     import sys
 
     import uvloop
@@ -246,10 +248,14 @@ def _route(
             typer.echo(f"administration at {addresses.admin_host}:{addresses.admin_port}, token in {file}", err=True)
 
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)  # the guard's Python must not hold up requests for long
-    kept: list[Any] = []
 
     async def run() -> None:
-        kept.extend(await serve(Router(split, settings.data.user), guard, upstream, addresses, token, ready))
+        await serve(Router(split, settings.data.user), guard, upstream, addresses, token, ready)
+        # Closing the event loop would cancel calls that came a moment ago, and clients must not try CANCELLED again. To
+        # them the end of the process is UNAVAILABLE.
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -88,11 +88,10 @@ async def serve(
     addresses: Addresses,
     token: str,
     ready: Callable[[], None] = lambda: None,
-) -> list[Any]:
+) -> None:
     """Route until SIGTERM or SIGINT, then let what is under way end.
 
-    Returns what must outlive the process's event loop: a gRPC server that is stopped cancels calls that came a moment
-    ago, and clients must not try CANCELLED again. When the process ends instead, they see UNAVAILABLE.
+    The gRPC server is not stopped, which would cancel calls that came a moment ago: the process is to end with this.
     """
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -107,7 +106,7 @@ async def serve(
             if credentials
             else grpc.aio.insecure_channel(upstream.address, options=sizes)
         )
-        front = await _listen_grpc(router, channel, addresses, ssl_config)
+        _front = await _listen_grpc(router, channel, addresses, ssl_config)
         https: list[HttpServer] = []
         if addresses.rest_port and upstream.rest_address:
             timeout = aiohttp.ClientTimeout(total=REST_TIMEOUT_SECONDS)
@@ -138,7 +137,6 @@ async def serve(
         await asyncio.sleep(LAST_ANSWERS_SECONDS)
         for server in https:
             await server.cleanup()
-    return [front, channel]
 
 
 async def repeat(part: str, work: Callable[[], Any], seconds: float, metrics: RouterMetrics) -> None:
