@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.recommend import index
-from models.recommend.index import ExactIndex, InvertedIndex, best, in_blocks, k_means, nearest, with_norm
+from models.layers import index
+from models.layers.index import ExactIndex, InvertedIndex, best, in_blocks, k_means, nearest, with_norm
 
 
 def sorted_best(scores, k):
@@ -108,7 +108,8 @@ def test_blocks_join_what_they_give():
         return x * 2, tf.reduce_sum(x, axis=1)
 
     values = tf.reshape(tf.range(21), [7, 3])
+    specs = [tf.TensorSpec([None, 3], tf.int32), tf.TensorSpec([None], tf.int32)]
     for rows in (2, 7, 100):
-        doubled, sums = tf.function(lambda v, r=rows: in_blocks(double, [v], r, [tf.int32, tf.int32]))(values)
+        doubled, sums = tf.function(lambda v, r=rows: in_blocks(double, [v], r, specs))(values)
         np.testing.assert_array_equal(doubled, values.numpy() * 2)
         np.testing.assert_array_equal(sums, values.numpy().sum(axis=1))

@@ -16,6 +16,7 @@ _SCORES_AT_ONCE = 1 << 24  # 64 MiB: queries of a batch are searched in blocks t
 _TRAINED_ON = 64  # vectors a list that k-means looks at; more move the centroids little
 _ASSIGNED_AT_ONCE = 1 << 24
 
+FOUND = (tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32))
 Found = tuple[tf.Tensor, tf.Tensor]  # scores, best first, and places in the index, both [batch, k]
 
 
@@ -33,7 +34,7 @@ def best(scores: tf.Tensor, k: tf.Tensor | int) -> Found:
     The k best lie in the k groups whose largest is best, so that one pass over the scores and a look at k groups do:
     a whole sort costs several times as much.
     """
-    rows, n = tf.unstack(tf.shape(scores))
+    rows, n = tf.unstack(tf.shape(scores), 2)
     k = tf.minimum(tf.cast(k, tf.int32), n)
     groups = -(-n // GROUP)
     filled = tf.pad(scores, [[0, 0], [0, groups * GROUP - n]], constant_values=-np.inf)
@@ -42,7 +43,7 @@ def best(scores: tf.Tensor, k: tf.Tensor | int) -> Found:
 
 def _best_of_groups(grouped: tf.Tensor, n: tf.Tensor | int, k: tf.Tensor) -> Found:
     """Return the best of scores [batch, groups, GROUP]; those from place `n` on are no scores, whatever they hold."""
-    rows, groups, _ = tf.unstack(tf.shape(grouped))
+    rows, groups, _ = tf.unstack(tf.shape(grouped), 3)
     # One group more than k: what fills the last one up may have won it a place.
     _, chosen = tf.math.top_k(tf.reduce_max(grouped, axis=2), tf.minimum(k + 1, groups), sorted=False)
     chosen = tf.sort(chosen, axis=1)  # so that of equal scores the first is found
@@ -76,7 +77,7 @@ class ExactIndex(tf.Module):
             grouped = tf.reshape(tf.matmul(query, self._vectors), [tf.shape(query)[0], -1, GROUP])
             return _best_of_groups(grouped, self._count, k)
 
-        return in_blocks(search, [query], max(1, _SCORES_AT_ONCE // max(self._count, 1)), [tf.float32, tf.int32])
+        return in_blocks(search, [query], max(1, _SCORES_AT_ONCE // max(self._count, 1)), FOUND)
 
 
 class InvertedIndex(tf.Module):
@@ -165,9 +166,12 @@ def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def in_blocks(
-    function: Callable[..., Sequence[tf.Tensor]], tensors: Sequence[tf.Tensor], rows: int, dtypes: Sequence[tf.DType]
+    function: Callable[..., Sequence[tf.Tensor]],
+    tensors: Sequence[tf.Tensor],
+    rows: int,
+    specs: Sequence[tf.TensorSpec],
 ) -> tuple[tf.Tensor, ...]:
-    """Return what `function` gives for blocks of up to `rows` rows of `tensors`, joined; of types `dtypes`."""
+    """Return what `function` gives for blocks of up to `rows` rows of `tensors`, joined: tensors of `specs`."""
     count = tf.shape(tensors[0])[0]
 
     def at_once() -> tuple[tf.Tensor, ...]:
@@ -175,7 +179,7 @@ def in_blocks(
 
     def one_by_one() -> tuple[tf.Tensor, ...]:
         blocks = -(-count // rows)
-        arrays = [tf.TensorArray(d, blocks, infer_shape=False) for d in dtypes]
+        arrays = [tf.TensorArray(s.dtype, blocks, infer_shape=False) for s in specs]
 
         def step(block, arrays):
             part = slice(block * rows, (block + 1) * rows)
@@ -185,4 +189,5 @@ def in_blocks(
         _, arrays = tf.while_loop(lambda block, _: block < blocks, step, (0, arrays), parallel_iterations=1)
         return tuple(a.concat() for a in arrays)
 
-    return tf.cond(count <= rows, at_once, one_by_one)
+    joined = tf.cond(count <= rows, at_once, one_by_one)
+    return tuple(tf.ensure_shape(j, s.shape) for j, s in zip(joined, specs, strict=True))

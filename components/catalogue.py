@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from components.refusal import RefusedError
 from components.versions import artifacts_of, manifest_path, versions
 from configs import Config, ConfigError
-from configs.features import RawColumn
+from configs.features import TRAIN_EVENTS, RawColumn
+from models.recommend import best_items as candidate
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Catalogue:
         self._data = config.data
         self._raw = config.raw_columns
 
-    def user(self, user: str) -> dict[str, Any]:
-        """Return a user's features but the id; empty where the logs do not know the user."""
+    def user(self, user: str) -> dict[str, Any] | None:
+        """Return a user's features but the id; None where the logs do not know the user."""
         table = self._read("users", pc.field(self._data.user) == user)
         if not table.num_rows:
-            return {}
+            return None
         columns = [c for c in self._columns("user") if c.name != self._data.user]
         cells = {c.name: _cells(table.column(c.name), c)[0] for c in columns}
         return {name: cell for name, cell in cells.items() if cell != self._raw[name].default}
@@ -72,10 +74,23 @@ class Catalogue:
         return pyarrow.dataset.dataset(f"{self._folder}/{what}", format="parquet").to_table(filter=where)
 
 
+def candidates(folder: str, item: str, columns: Mapping[str, RawColumn]) -> candidate.Items:
+    """Return the items of the catalogue at `folder` that training has met: those that may be recommended.
+
+    `item` is the column of their ids. Raises RefusedError for a catalogue that does not count them.
+    """
+    table = pyarrow.dataset.dataset(f"{folder}/items", format="parquet").to_table()
+    if TRAIN_EVENTS not in table.column_names:
+        raise RefusedError(f"{folder}: this catalogue was written by an earlier version; run Ingest again")
+    table = table.filter(pc.field(TRAIN_EVENTS) > 0)
+    cells = {c.name: _cells(table.column(c.name), c) for c in columns.values() if c.of == "item"}
+    return candidate.Items.in_fixed_order(table.column(item).to_pylist(), cells, table.column(TRAIN_EVENTS).to_pylist())
+
+
 def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
     """Return what a request holds for each cell: several values joined, missing ones as the default, lists as lists."""
     if raw.length is not None:
         return [v or raw.default for v in column.to_pylist()]
     separator = raw.separator or ""
     joined = [separator.join(v) if isinstance(v, list) else v for v in column.to_pylist()]
-    return [raw.default if v is None else v for v in joined]
+    return [raw.default if v is None else v * raw.per_second if raw.type == "int64" else v for v in joined]
