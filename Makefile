@@ -44,13 +44,11 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
 
-<<<<<<< HEAD
 bench-canary: setup ## how often the canary's guard is wrong: false rollbacks and power in simulated worlds
 	@$(RUN)/python -m benchmarks.canary
-=======
+
 bench-pipeline: setup ## ingest, statistics, transform and evaluation against TFX's own components, and ten times the rows
 	@$(RUN)/python -m benchmarks.pipeline
->>>>>>> integration
 
 bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by two splits, and the family
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.movielens
