@@ -322,6 +322,8 @@ def neighbour(port: int) -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = channel.unary_unary(SERVICE + "PredictionService/Predict")
+        call(data, timeout=TIMEOUT)
+        print("ready", flush=True)
         while not stop.is_set():
             start = time.perf_counter()
             try:
@@ -369,6 +371,8 @@ def fuzz(requests: int, seed: int) -> dict[str, Any]:
             [sys.executable, "-m", "tests.serving.fuzz", "--neighbour", str(found["server"].port)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT,
         )  # fmt: skip
+        assert second.stdout is not None
+        assert second.stdout.readline() == b"ready\n"
         sent = 0
 
         @hypothesis.seed(seed)
