@@ -150,18 +150,22 @@ class _Gather(beam.CombineFn):
     def extract_output(self, accumulator: list[Gathered]) -> dict[metric_types.MetricKey, Any]:
         users, labels, scores = _joined(accumulator, len(self._models))
         output: dict[metric_types.MetricKey, Any] = {}
-        values, samples = [], []
+        values, left_out = [], []
         for model, own in enumerate(scores):
             values.append(binary_metrics(users, labels, own))
-            samples.append(leave_one_out(users, labels, own))
+            left_out.append(leave_one_out(users, labels, own))
             for metric, key in self._keys.metrics[model].items():
-                output[key] = with_interval(values[model][metric], samples[model].get(metric))
+                output[key] = with_interval(
+                    values[model][metric], left_out[model].samples.get(metric), left_out[model].freedom
+                )
             drawn = curves(labels, own)
             output |= {key: drawn[curve] for curve, key in self._keys.curves[model].items()}
         for model, keys in enumerate(self._keys.differences, start=1):
             for metric, key in keys.items():
                 difference = values[0][metric] - values[model][metric]
-                output[key] = with_interval(difference, samples[0][metric] - samples[model][metric])
+                output[key] = with_interval(
+                    difference, left_out[0].samples[metric] - left_out[model].samples[metric], left_out[0].freedom
+                )
         return output
 
 
