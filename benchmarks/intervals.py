@@ -45,8 +45,8 @@ def covered(seed: int, users: int, exponent: float | None, simulations: int, tru
         rows = draw(random, users, exponent)
         values, left_out = binary_metrics(*rows), leave_one_out(*rows)
         for metric in METRICS:
-            error, freedom = standard_error(left_out.samples[metric], left_out.freedom)
-            hits[metric] += abs(values[metric] - truth[metric]) <= student.ppf(0.975, freedom) * error
+            error = standard_error(left_out.samples[metric])
+            hits[metric] += abs(values[metric] - truth[metric]) <= student.ppf(0.975, left_out.freedom) * error
     return {metric: hits[metric] / simulations for metric in METRICS}
 
 

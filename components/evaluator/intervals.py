@@ -10,26 +10,28 @@ from tensorflow_model_analysis.api import types
 from components.evaluator.gauc import wins
 from components.evaluator.logloss import log_losses
 from components.evaluator.prauc import area_under_precision_recall
+from configs.metrics import METRICS
 
 GROUPS = 20  # as many as TFMA's own jackknife takes
-_FEWEST_FREEDOM = 5.0  # with fewer an interval says nothing; benchmarks/intervals.py has what it covers so
+FEWEST_USERS = 10  # of fewer there are no intervals
+_FEWEST_FREEDOM = 5  # with fewer an interval says nothing; benchmarks/intervals.py has what it covers so
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """Metrics without each group of users in turn, arrays of shape [groups that have examples], and the degrees of
-    freedom that these groups are worth.
+    freedom that these groups are worth: None where there are fewer than FEWEST_USERS.
     """
 
     samples: dict[str, np.ndarray]
-    freedom: float
+    freedom: int | None
 
 
 def leave_one_out(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> LeftOut:
     """Return metrics without each group of users in turn.
 
-    A user's examples depend on each other, so whole users are left out. `users` are hashes. All but `prauc` come from
-    sums per group, in one sort: what remains is the whole less what the group had part in.
+    A user's examples depend on each other, so whole users are left out. `users` are hashes. All core metrics
+    but `prauc` come from sums per group, in one sort: what remains is the whole less what the group had part in.
     """
     labels, scores = labels.astype(np.float64), scores.astype(np.float64)
     group, weights = deal(users)
@@ -51,29 +53,35 @@ def leave_one_out(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> 
             "gauc": _gauc(users, group, labels, scores)[present],
         }
         # Satterthwaite: groups in which one user outweighs all others are worth fewer than they are.
-        freedom = np.square(weights.sum()) / np.square(weights).sum() - 1 if len(weights) else np.nan
+        freedom = np.square(weights.sum()) / np.square(weights).sum() - 1 if len(weights) else 0.0
+    for name, metric in METRICS.items():
+        if metric.intervals:
+            rows = [group != g for g in present]
+            found[name] = np.array([metric.compute(users[r], labels[r], scores[r]) for r in rows], np.float64)
     order = np.argsort(-scores, kind="stable")
     group, labels, scores = group[order], labels[order], scores[order]
     found["prauc"] = np.array(
         [area_under_precision_recall(labels[group != g], scores[group != g]) for g in present], np.float64
     )
-    return LeftOut(found, max(float(freedom), _FEWEST_FREEDOM))
+    few = len(np.unique(users)) < FEWEST_USERS
+    return LeftOut(found, None if few else max(int(freedom), _FEWEST_FREEDOM))
 
 
-def standard_error(samples: np.ndarray, freedom: float) -> tuple[float, float]:
-    """Return the standard error of a metric and its degrees of freedom, from the metric without each group.
+def standard_error(samples: np.ndarray) -> float:
+    """Return the standard error of a metric, from the metric without each group.
 
     Delete-a-group jackknife (Wolter 2007, section 4.2): the variance is (g - 1) / g of the samples' sum of squares.
     """
-    return float(np.sqrt((len(samples) - 1) / len(samples) * np.square(samples - samples.mean()).sum())), freedom
+    return float(np.sqrt((len(samples) - 1) / len(samples) * np.square(samples - samples.mean()).sum()))
 
 
-def with_interval(value: float, samples: np.ndarray | None, freedom: float) -> float | types.ValueWithTDistribution:
+def with_interval(
+    value: float, samples: np.ndarray | None, freedom: int | None
+) -> float | types.ValueWithTDistribution:
     """Return `value` with what TFMA makes a 95 % interval of; alone where a sample is missing or undefined."""
-    if samples is None or len(samples) < 2 or not np.isfinite([value, *samples]).all():
+    if samples is None or freedom is None or len(samples) < 2 or not np.isfinite([value, *samples]).all():
         return value
-    error, freedom = standard_error(samples, freedom)
-    return types.ValueWithTDistribution(value, error, freedom, value)
+    return types.ValueWithTDistribution(value, standard_error(samples), freedom, value)
 
 
 def deal(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

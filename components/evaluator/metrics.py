@@ -16,11 +16,15 @@ from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
 from components.evaluator.intervals import leave_one_out, with_interval
 from components.evaluator.logloss import log_losses
-from components.evaluator.ndcg import grouped_ndcg
 from components.evaluator.prauc import area_under_precision_recall
+from configs.metrics import METRICS as OTHERS
 
-METRICS = ("auc", "gauc", "ndcg10", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
-COMPARED = ("auc", "gauc", "prauc", "logloss", "calibration")
+METRICS = (
+    "auc", "gauc", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count", *OTHERS,
+)  # fmt: skip
+COMPARED = (
+    "auc", "gauc", "prauc", "logloss", "calibration", *(name for name, metric in OTHERS.items() if metric.intervals),
+)  # fmt: skip
 
 Gathered = tuple[np.ndarray, np.ndarray, np.ndarray]  # hashed users and labels [examples], scores [models, examples]
 
@@ -40,13 +44,13 @@ def binary_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) ->
     return {
         "auc": grouped_auc(np.zeros(count, np.int8), labels, scores),
         "gauc": grouped_auc(users, labels, scores),
-        "ndcg10": grouped_ndcg(users, labels, scores, 10),
         "prauc": area_under_precision_recall(labels, scores),
         "logloss": float(log_losses(labels, scores).mean()),
         "calibration": float(scores.sum() / positives) if positives else float("nan"),
         "mean_label": float(positives / count),
         "mean_prediction": float(scores.mean()),
         "example_count": float(count),
+        **{name: metric.compute(users, labels, scores) for name, metric in OTHERS.items()},
     }
 
 

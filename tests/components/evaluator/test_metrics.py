@@ -10,9 +10,9 @@ from tensorflow_model_analysis.utils import math_util
 from benchmarks.intervals import covered
 from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
-from components.evaluator.intervals import GROUPS, deal, leave_one_out, with_interval
+from components.evaluator.intervals import FEWEST_USERS, GROUPS, deal, leave_one_out, with_interval
 from components.evaluator.metrics import METRICS, binary_metrics
-from components.evaluator.ndcg import grouped_ndcg
+from configs.metrics.ndcg10 import grouped_ndcg
 
 # Few different values, so that ties, users of one class and lone users all happen.
 EXAMPLES = st.lists(
@@ -151,13 +151,30 @@ def test_groups_are_of_even_size_and_hold_whole_users():
     assert weights.sum() == sum(count**2 for count in np.unique(users, return_counts=True)[1])
 
 
+def test_three_users_are_too_few_for_an_interval():
+    random = np.random.default_rng(4)
+    users = np.repeat(np.arange(3, dtype=np.uint64), 200)
+    labels, scores = (random.random(600) < 0.3).astype(np.float32), random.random(600).astype(np.float32)
+    left_out = leave_one_out(users, labels, scores)
+    assert with_interval(0.5, left_out.samples["auc"], left_out.freedom) == 0.5
+
+
+def test_scores_of_a_rare_label_are_in_many_buckets():
+    random = np.random.default_rng(4)
+    scores = random.lognormal(-6, 1, 20_000).astype(np.float32)
+    drawn = curves((random.random(20_000) < scores).astype(np.float32), scores)
+    counts = [b.num_weighted_examples.value for b in drawn[CURVES[0]].buckets]
+    assert sum(counts) == 20_000
+    assert max(counts) < 5_000
+
+
 @given(EXAMPLES)
 def test_what_cannot_be_computed_without_a_group_has_no_interval(examples):
     users, labels, scores = columns(examples)
     left_out = leave_one_out(users, labels, scores)
     samples = left_out.samples
     alone = with_interval(binary_metrics(users, labels, scores)["auc"], samples["auc"], left_out.freedom)
-    assert isinstance(alone, float) == (len(samples["auc"]) < 2 or bool(np.isnan(samples["auc"]).any()))
+    assert isinstance(alone, float) == (len(np.unique(users)) < FEWEST_USERS or bool(np.isnan(samples["auc"]).any()))
 
 
 @given(EXAMPLES)
