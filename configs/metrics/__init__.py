@@ -19,8 +19,8 @@ class Metric:
     """A metric of examples of a binary label.
 
     `compute` takes hashed users, labels and scores, arrays of shape [examples], and returns a number, NaN where it
-    cannot be computed. `better` says which way, None where neither is. A metric `of_order` is undefined where all labels are
-    alike. With `intervals` it is computed 20 times more, without a group of users each time.
+    cannot be computed. `better` says which way, None where neither is. A metric `of_order` is undefined where all
+    labels are alike. With `intervals` it is computed 20 times more, without a group of users each time.
     """
 
     description: str
