@@ -220,7 +220,7 @@ def test_lists_of_the_best_items_have_a_table_and_their_place_among_the_slices()
             "candidate": of_pairs | figures | {"overlap@10": [0.9, 0.8, 1.0]},
             "blessed": of_pairs | figures,
         }
-        made["differences"] = {"blessed": {"ndcg@10": [0.0125, 0.01, 0.015]}}
+        made["differences"] = {"blessed": of_pairs | {"ndcg@10": [0.0125, 0.01, 0.015]}}
         return made | {"ranked_users": 12.0}
 
     slices = [with_lists(slice_("all", 0.5), 0.2), with_lists(slice_("gender=F", 0.5), 0.1)]
