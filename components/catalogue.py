@@ -50,11 +50,11 @@ class Catalogue:
         self._data = config.data
         self._raw = config.raw_columns
 
-    def user(self, user: str) -> dict[str, Any]:
-        """Return a user's features but the id; empty where the logs do not know the user."""
+    def user(self, user: str) -> dict[str, Any] | None:
+        """Return a user's features but the id; None where the logs do not know the user."""
         table = self._read("users", pc.field(self._data.user) == user)
         if not table.num_rows:
-            return {}
+            return None
         columns = [c for c in self._columns("user") if c.name != self._data.user]
         cells = {c.name: _cells(table.column(c.name), c)[0] for c in columns}
         return {name: cell for name, cell in cells.items() if cell != self._raw[name].default}
@@ -93,4 +93,4 @@ def _cells(column: pa.ChunkedArray, raw: RawColumn) -> list[Any]:
         return [v or raw.default for v in column.to_pylist()]
     separator = raw.separator or ""
     joined = [separator.join(v) if isinstance(v, list) else v for v in column.to_pylist()]
-    return [raw.default if v is None else v for v in joined]
+    return [raw.default if v is None else v * raw.per_second if raw.type == "int64" else v for v in joined]

@@ -104,7 +104,7 @@ class Config(Section):
         data = self.data
         check_features(self.features, data)
         try:
-            columns = _raw_columns(self.features, data.time)
+            columns = _raw_columns(self.features, data.time, data.per_second)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         label = data.label.column if data.label else None
@@ -206,7 +206,7 @@ class Config(Section):
     @property
     def raw_columns(self) -> dict[str, RawColumn]:
         """The columns that the features read, by name: the inputs of the served model."""
-        return _raw_columns(self.features, self.data.time)
+        return _raw_columns(self.features, self.data.time, self.data.per_second)
 
     @property
     def slice_columns(self) -> list[str]:

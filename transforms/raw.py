@@ -35,14 +35,21 @@ def default_values(columns: Iterable[RawColumn]) -> dict[str, tf.Tensor]:
     return {c.name: tf.constant([c.default] if c.length is None else [[c.default]], _DTYPES[c.type]) for c in columns}
 
 
-def sparse_from_named(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.SparseTensor]:
+def sparse_from_named(
+    inputs: Mapping[str, tf.Tensor], columns: Mapping[str, RawColumn] | None = None
+) -> dict[str, tf.SparseTensor]:
     """Turn named columns into sparse columns of equal batch size; columns of one row are repeated.
+
+    Times come as the logs have them and become seconds, as `columns` say; without it all are in seconds.
 
     Raises InvalidArgumentError, from the graph, where columns differ in length.
     """
     batch = tf.reduce_max(tf.stack([tf.shape(x)[0] for x in inputs.values()]))
     sparse = {}
     for name, values in inputs.items():
+        per_second = columns[name].per_second if columns is not None and name in columns else 1
+        if per_second > 1:
+            values = tf.where(is_given(values), tf.math.floordiv(values, per_second), values)
         values = tf.broadcast_to(values, tf.concat([[batch], tf.shape(values)[1:]], axis=0))
         if values.shape.rank == 2:
             sparse[name] = tf.ragged.boolean_mask(values, is_given(values)).to_sparse()

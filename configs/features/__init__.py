@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
@@ -58,15 +58,16 @@ def histories(features: Mapping[str, Feature]) -> list[History]:
     return [f.history(name, features) for name, f in features.items() if isinstance(f, Sequence)]
 
 
-def raw_columns(features: Mapping[str, Feature], time: str | None) -> dict[str, RawColumn]:
+def raw_columns(features: Mapping[str, Feature], time: str | None, per_second: int = 1) -> dict[str, RawColumn]:
     """Return the columns that the features read, in the order they are first named.
 
-    `time` is the event time's column. Raises ValueError where two features read one column in different ways, or one
-    needs the time and the logs have none.
+    `time` is the event time's column, and `per_second` how many of the logs' unit of time are a second. Raises
+    ValueError where two features read one column in different ways, or one needs the time and the logs have none.
     """
     columns: dict[str, RawColumn] = {}
     for name, feature in features.items():
-        for column in feature.columns(name, time):
+        for declared in feature.columns(name, time):
+            column = replace(declared, per_second=per_second) if declared.type == "int64" else declared
             known = columns.setdefault(column.name, column)
             if repr(known) != repr(column):  # not ==: the default may be NaN
                 raise ValueError(

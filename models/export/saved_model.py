@@ -77,7 +77,7 @@ class ServedModel(tf.Module):
     def inputs_of_users(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return what the model receives for named columns of users and context, the items' left out."""
         absent = default_values(c for name, c in self._columns.items() if name not in columns)
-        return self.inputs_of_model(sparse_from_named({**absent, **columns}))
+        return self.inputs_of_model(sparse_from_named({**absent, **columns}, self._columns))
 
     def retrieval(self) -> dict[str, Any]:
         """Return what a model that retrieves can do besides: see above."""
@@ -112,15 +112,15 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def serving_default(**columns):
-            return {"score": self.probability(sparse_from_named(columns))}
+            return {"score": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def rank(**columns):
-            return {"scores": self.probability(sparse_from_named(columns))}
+            return {"scores": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def transform_features(**columns):
-            return self.inputs_of_model(sparse_from_named(columns))
+            return self.inputs_of_model(sparse_from_named(columns, self._columns))
 
         @tf.function(autograph=False)
         def serve_examples(inputs):
@@ -152,7 +152,7 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def explain(**columns):
-            inputs = self.inputs_of_model(sparse_from_named(columns))
+            inputs = self.inputs_of_model(sparse_from_named(columns, self._columns))
             return {
                 "logit": self._model(inputs, training=False),
                 "features": tf.constant([f.name for f in self._features]),

@@ -58,6 +58,7 @@ def run(
         screen = _Screen(Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty()))
         screen.console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with screen.waiting("loading TFX"):
+            from pipeline.running.locks import BusyError
             from pipeline.running.run import Watcher
             from pipeline.running.run import run as run_all
 
@@ -68,8 +69,9 @@ def run(
             if isinstance(error, RefusedError) and NodeId.EVALUATOR in screen.outcomes:
                 # What the refused model is like is what its maker asks next.
                 _metrics(screen.console, settings, screen.outcomes)
-            _profile(screen.console, screen.outcomes)
-            _report(screen.console, screen.outcomes)
+            if not isinstance(error, BusyError):  # which says nothing of this run: it never began
+                _profile(screen.console, screen.outcomes)
+                _report(screen.console, screen.outcomes)
             raise
         finally:
             screen.stop()
