@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
+.PHONY: help setup lint docs demo airflow test bench-intervals bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
 	bench-movielens bench-training bench-topk bench-topn soak-serving soak-training
 
 help: ## what can be made
@@ -34,6 +34,9 @@ $(AIRFLOW)/.synced: orchestrators/airflow/requirements.txt orchestrators/airflow
 
 test: lint ## everything that proves it works
 	$(RUN)/pytest -n 2 --dist loadfile
+
+bench-intervals: setup ## how often the evaluator's 95 % intervals hold the truth, for users of uneven activity
+	@$(RUN)/python -m benchmarks.intervals
 
 bench-serving: setup ## the model server against a naive one, both in one run
 	@$(RUN)/python -m benchmarks.serving

@@ -263,10 +263,12 @@ def _profile(console: Console, outcomes: dict[str, Outcome]) -> None:
         return
     tally = counts(outcomes[NodeId.INGEST]) if NodeId.INGEST in outcomes else {}
     rows = {split: tally.get(f"{split}.rows", 0) for split in ("train", "eval", "test")}
-    columns = ("profile", "seconds", "CPU s", "rows/s", "peak MiB", "read MiB", "written MiB", "longest Beam step")
+    columns = ("profile", "seconds", "CPU s", "rows/s", "peak MiB", "read MiB", "written MiB")
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[1:-1]:
-        column.justify = "right"
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == columns[0] else "right"
+    steps: list[str] = []
     for node, profile in measured.items():
         full = with_rows(profile, node, rows)
         table.add_row(
@@ -275,10 +277,15 @@ def _profile(console: Console, outcomes: dict[str, Outcome]) -> None:
             f"{full['cpu']:.1f}",
             "" if full["rows_per_second"] is None else f"{full['rows_per_second']:,}",
             *("" if full[f] is None else f"{full[f] / 2**20:,.1f}" for f in ("peak", "read", "written")),
-            f"{full['steps'][0]['step']} {full['steps'][0]['seconds']:.1f} s" if full["steps"] else "",
         )
+        steps += [
+            f"  {node}: {step['step']} {step['seconds']:.1f} s" for step in full["steps"] if step["seconds"] >= 0.1
+        ]
     console.print()
     console.print(table)
+    if steps:
+        console.print("\n[bold]Beam steps[/bold]")
+        console.print("\n".join(steps), markup=False)
 
 
 def _report(console: Console, outcomes: dict[str, Outcome]) -> None:
