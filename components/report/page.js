@@ -167,7 +167,7 @@
     const overall = document.querySelector("p > [data-slice=all]");
     const choose = () => {
       table.dataset.metric = metric.value;
-      for (const figure of overall.children) figure.hidden = !figure.classList.contains("m-" + metric.value);
+      for (const figure of overall.children) figure.hidden = !figure.classList.contains("m-" + metric.value.replace("@", "-at-"));
       bySize(metric.value);
     };
     metric.addEventListener("change", choose);
