@@ -1,4 +1,4 @@
-"""Rows that are in training and, cell for cell, in a split that models are judged by: what they remember looks learnt."""
+"""Rows that are in train and, cell for cell, in a split that models are judged by: what is remembered looks learnt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 from components.ingest import splitting
 from components.ingest.splitting import SPLIT_COLUMN, SPLITS
 from configs.data import Data
-
 
 _Part = tuple[np.ndarray, np.ndarray]  # rows' hashes and splits
 
