@@ -253,11 +253,15 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
         mark = "[green]holds[/green]" if judgement["passed"] else "[red]fails[/red]"
+        if not judgement.get("judged", True):
+            mark = "[yellow]  -  [/yellow]"
         console.print(
             f"  {mark}  {escape(judgement['gate'])}  ({escape(judgement['slice'])}: {escape(judgement['why'])})"
         )
     if not judged["judgements"]:
         console.print("  none in the config: every model is blessed")
+    for note in judged.get("notes", []):
+        console.print(f"\n[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     pushed = result.outcomes[NodeId.PUSHER].outputs["pushed_model"][0].custom_properties
     served = (
         pushed["pushed_destination"].string_value if "pushed_destination" in pushed else pushed["summary"].string_value
