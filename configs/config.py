@@ -128,10 +128,7 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-            try:
-                check_gate(gate.metric, self.ranking, self.retrieval)
-            except ValueError as error:
-                raise ValueError(f"evaluation.gates.{index}: {error}") from None
+            check_gate(f"evaluation.gates.{index}: {gate.metric}", gate.metric, self.ranking, self.retrieval)
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:

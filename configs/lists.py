@@ -22,16 +22,16 @@ def check_candidates(ranking: Ranking | None, retrieval: Retrieval) -> None:
         )
 
 
-def check_gate(metric: str, ranking: Ranking | None, retrieval: Retrieval) -> None:
-    """Raise ValueError where a gate asks for a metric of lists that is not computed."""
+def check_gate(place: str, metric: str, ranking: Ranking | None, retrieval: Retrieval) -> None:
+    """Raise ValueError, with `place`, where a gate asks for a metric of lists that is not computed."""
     if (found := at_k(metric)) is None:
         return
     (name, k), ks = found, (ranking or Ranking()).k
     if k not in ks:
-        raise ValueError(f"{metric}: {k} is none of evaluation.ranking.k: {ks}")
+        raise ValueError(f"{place}: {k} is none of evaluation.ranking.k: {ks}")
     if name in (*LIST_METRICS, *STAGE_METRICS) and k != min(ks):
-        raise ValueError(f"{metric}: {name} is computed for the shortest list, {name}@{min(ks)}")
+        raise ValueError(f"{place}: {name} is computed for the shortest list, {name}@{min(ks)}")
     if name in ("overlap", "ndcg_loss") and retrieval.model is None:
-        raise ValueError(f"{metric}: compares two stages with one, and there is no retrieval.model")
+        raise ValueError(f"{place}: compares two stages with one, and there is no retrieval.model")
     if name == "index_recall" and retrieval.index.type == "exact":
-        raise ValueError(f"{metric}: an exact index misses nothing; it goes with retrieval.index.type: inverted")
+        raise ValueError(f"{place}: an exact index misses nothing; it goes with retrieval.index.type: inverted")
