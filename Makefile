@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-pipeline bench-movielens bench-training \
-	bench-topk bench-topn soak-serving soak-training
+.PHONY: help setup lint docs demo airflow test bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
+	bench-movielens bench-training bench-topk bench-topn soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,6 +43,9 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
+
+bench-canary: setup ## how often the canary's guard is wrong: false rollbacks and power in simulated worlds
+	@$(RUN)/python -m benchmarks.canary
 
 bench-pipeline: setup ## ingest, statistics, transform and evaluation against TFX's own components, and ten times the rows
 	@$(RUN)/python -m benchmarks.pipeline

@@ -12,22 +12,18 @@ and the label is one draw from it. Memory does not grow with the rows: one chunk
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
-FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+from interactions.files import Target, split_name
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 _CHUNK = 1 << 17
@@ -105,7 +101,7 @@ def generate(
     OSError where a file cannot be written; each file appears by one rename.
     """
     path = Path(path)
-    stem, extension = _split_name(path)
+    stem, extension = split_name(path)
     users = min(max(rows // 40, 50), 1_000_000) if users is None else users
     items = min(max(rows // 100, 30), 200_000) if items is None else items
     _require(rows >= 1, f"rows: expected at least 1, got {rows}")
@@ -122,7 +118,7 @@ def generate(
     path.parent.mkdir(parents=True, exist_ok=True)
     done = 0
     with contextlib.ExitStack() as leftovers:
-        target = _Target(names[0], extension, leftovers)
+        target = Target(names[0], extension, leftovers)
         current = 0
         for table, p in world.chunks(rows, seed):
             clicked = table["clicked"].to_numpy()
@@ -139,7 +135,7 @@ def generate(
                     target.finish()
                     current += 1
                     if current < files:
-                        target = _Target(names[current], extension, leftovers)
+                        target = Target(names[current], extension, leftovers)
             advance(len(table))
     return Generated(tuple(names), whole.ceiling(), newest.ceiling())
 
@@ -147,7 +143,7 @@ def generate(
 def config_text(path: str | Path, files: int = 1) -> str:
     """Return a config for the logs that `generate` writes to `path`, to be kept in the same folder."""
     path = Path(path)
-    stem, extension = _split_name(path)
+    stem, extension = split_name(path)
     source = path.name if files == 1 else f"{stem}-*-of-{files:05}{extension}"
     return _CONFIG.format(source=json.dumps(source, ensure_ascii=False))  # a JSON text is a YAML text
 
@@ -333,101 +329,6 @@ class _Scores:
         below = float(positives @ (np.cumsum(negatives) - negatives))
         auc, auc_error = ((below + tied) / pairs, tied / pairs) if pairs else (float("nan"), float("nan"))
         return Ceiling(int(rows), float(positives.sum()) / rows, self._loss / rows, auc, auc_error)
-
-
-class _Writer(Protocol):
-    def write_table(self, table: pa.Table) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Target:
-    """One file, written under a hidden name beside its own, which it takes when it is whole."""
-
-    def __init__(self, path: Path, extension: str, leftovers: contextlib.ExitStack) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}")
-        self._raw = leftovers.enter_context(self._partial.open("wb"))
-        self._writer: _Writer | None = None
-        leftovers.callback(self._partial.unlink, missing_ok=True)
-        leftovers.callback(self._close)
-        self._extension = extension
-
-    def write(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = _open_writer(self._raw, self._extension, table.schema)
-        self._writer.write_table(table)
-
-    def finish(self) -> None:
-        self._close()
-        self._partial.replace(self._path)
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._raw.close()
-
-
-class _TextWriter:
-    def __init__(self, raw: IO[bytes], gzipped: bool) -> None:
-        # No file name and no time in the gzip header: the same rows are the same bytes.
-        self._gzip = gzip.GzipFile("", "wb", compresslevel=4, fileobj=raw, mtime=0) if gzipped else None
-        self._sink: IO[bytes] = self._gzip or raw  # type: ignore[assignment]
-
-    def close(self) -> None:
-        if self._gzip is not None:
-            self._gzip.close()
-
-
-class _DelimitedWriter(_TextWriter):
-    def __init__(self, raw: IO[bytes], gzipped: bool, delimiter: str, schema: pa.Schema) -> None:
-        super().__init__(raw, gzipped)
-        self._sink.write((delimiter.join(schema.names) + "\n").encode())
-        # No value here needs quotes; Arrow would put every text in some.
-        options = pa.csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="none")
-        self._options = options
-
-    def write_table(self, table: pa.Table) -> None:
-        text = pa.BufferOutputStream()
-        pa.csv.write_csv(table, text, self._options)
-        self._sink.write(memoryview(text.getvalue()))
-
-
-class _JsonLinesWriter(_TextWriter):
-    def write_table(self, table: pa.Table) -> None:
-        self._sink.write(memoryview(_json_lines(table)))
-
-
-def _json_lines(table: pa.Table) -> pa.Buffer:
-    """Return one JSON object a line, `null` where missing. Texts must hold no control characters."""
-    parts: list[pa.Array | str] = ["{"]
-    for index, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
-        values = column.combine_chunks()
-        text = values.cast(pa.string())
-        if pa.types.is_string(values.type):
-            escaped = pc.replace_substring(pc.replace_substring(values, "\\", "\\\\"), '"', '\\"')
-            text = pc.binary_join_element_wise('"', escaped, '"', "")
-        parts += [f'{", " if index else ""}"{name}": ', pc.fill_null(text, "null")]
-    lines = pc.binary_join_element_wise(*parts, "}\n", "")
-    offsets = np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1, lines.offset * 4)
-    return lines.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-
-
-def _open_writer(raw: IO[bytes], extension: str, schema: pa.Schema) -> _Writer:
-    if extension == ".parquet":
-        return pa.parquet.ParquetWriter(raw, schema)
-    gzipped = extension.endswith(".gz")
-    if extension.startswith(".jsonl"):
-        return _JsonLinesWriter(raw, gzipped)
-    return _DelimitedWriter(raw, gzipped, "\t" if extension.startswith(".tsv") else ",", schema)
-
-
-def _split_name(path: Path) -> tuple[str, str]:
-    for extension in FORMATS:
-        if path.name.endswith(extension) and path.name != extension:
-            return path.name.removesuffix(extension), extension
-    raise ValueError(f"{path}: expected a name that ends in one of {', '.join(FORMATS)}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from datasets import movielens
+from interactions import movielens
 from pipeline.commands.data import app
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import movielens
+from interactions import movielens
 
 
 @pytest.fixture(scope="session")

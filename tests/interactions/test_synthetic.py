@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from configs import load_config
-from datasets import synthetic
-from datasets.synthetic import config_text, generate
+from interactions.files import FORMATS
+from interactions.synthetic import START, config_text, generate
 from pipeline.commands.data import app
 
 ROWS = 300_000  # more than two chunks
@@ -106,7 +106,7 @@ def test_the_mix_of_devices_drifts_and_hours_have_a_rhythm(logs):
 
 
 def test_timestamps_run_through_the_days_in_order(logs):
-    seconds = logs["timestamp"].to_numpy() - int(synthetic.START.timestamp())
+    seconds = logs["timestamp"].to_numpy() - int(START.timestamp())
     assert seconds.min() >= 0
     assert 27.9 * 86400 < seconds.max() < 28.1 * 86400
     assert (np.diff(seconds) < 0).sum() <= ROWS // (1 << 17)  # only where one chunk meets the next
@@ -128,7 +128,7 @@ def test_values_are_missing_have_leading_zeros_and_are_not_ascii(logs):
     assert any(value.count("|") == 2 for value in logs["categories"].slice(0, 1000).to_pylist())
 
 
-@pytest.mark.parametrize("extension", synthetic.FORMATS)
+@pytest.mark.parametrize("extension", FORMATS)
 def test_every_format_holds_the_same_rows(tmp_path, extension):
     path = tmp_path / f"logs{extension}"
     generate(tmp_path / "expected.parquet", 5000, seed=7)
