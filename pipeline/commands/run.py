@@ -7,12 +7,12 @@ import re
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.outcomes import ExitCode, NodeId, NodeState
+from pipeline.commands.context import ConfigPath, Overrides, console_on, logged
 from pipeline.quiet import quiet
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.running.nodes import Outcome
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recommender's YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the config.")
-]
 Span = Annotated[
     str | None,
     typer.Option(metavar="SPAN", help="The day or number to run for, where logs come in spans; default: the newest."),
@@ -36,16 +32,14 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
     Steps whose inputs, code and config did not change are taken from cache. A run that was killed goes on where it
     was when it is called again.
     """
-    from rich.console import Console
 
     from components.refusal import RefusedError
     from configs import load_config
 
     settings = load_config(config, [*(set_ or []), *of_span(span)])
-    log = f"{settings.runs_folder}/logs/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
     began = time.monotonic()
-    with quiet(log) as terminal:
-        screen = _Screen(Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty()))
+    with logged(settings) as (log, terminal):
+        screen = _Screen(console_on(terminal))
         screen.console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with screen.waiting("loading TFX"):
             from pipeline.running.locks import BusyError
@@ -259,11 +253,15 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
         mark = "[green]holds[/green]" if judgement["passed"] else "[red]fails[/red]"
+        if not judgement.get("judged", True):
+            mark = "[yellow]  -  [/yellow]"
         console.print(
             f"  {mark}  {escape(judgement['gate'])}  ({escape(judgement['slice'])}: {escape(judgement['why'])})"
         )
     if not judged["judgements"]:
         console.print("  none in the config: every model is blessed")
+    for note in judged.get("notes", []):
+        console.print(f"\n[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     pushed = result.outcomes[NodeId.PUSHER].outputs["pushed_model"][0].custom_properties
     served = (
         pushed["pushed_destination"].string_value if "pushed_destination" in pushed else pushed["summary"].string_value
