@@ -72,7 +72,7 @@ def test_scores_are_probabilities_of_all_pairs_whatever_is_drawn(by):
     everyone = np.indices((USERS, ITEMS)).reshape(2, -1) + 1
     asked = {"user": tf.constant(everyone[0]), "item": tf.constant(everyone[1])}
     scores = tf.sigmoid(steps.model(asked)).numpy().reshape(USERS, ITEMS)
-    # Uncorrected, every part would be near 1 in 5. Users with little activity have three positives each: they come last.
+    # Uncorrected, every part would be near 1 in 5. Users of little activity have three positives each and come last.
     parts = [(np.s_[:, :], 0.1), (np.s_[40:], 0.1), (np.s_[:, :13], 0.25), (np.s_[:, 27:], 0.1), (np.s_[:20], 0.4)]
     for part, within in parts:
         assert scores[part].mean() == pytest.approx(met[part].mean(), rel=within)
