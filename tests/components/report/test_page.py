@@ -210,3 +210,27 @@ def test_workers_and_tables_are_shown_where_training_wrote_them_down(tmp_path):
     shown = text_of(page.render(facts(training=history(str(tmp_path), None)), {}))
     assert "recorded no workers" in shown
     assert "recorded no tables" in shown
+
+
+def test_lists_of_the_best_items_have_a_table_and_their_place_among_the_slices():
+    def with_lists(made, ndcg):
+        figures = {"ndcg@10": [ndcg, ndcg - 0.01, ndcg + 0.01], "coverage@10": [0.5, None, None]}
+        of_pairs = {m: [None] * 3 for m in METRICS}
+        made["metrics"] = {
+            "candidate": of_pairs | figures | {"overlap@10": [0.9, 0.8, 1.0]},
+            "blessed": of_pairs | figures,
+        }
+        made["differences"] = {"blessed": of_pairs | {"ndcg@10": [0.0125, 0.01, 0.015]}}
+        return made | {"ranked_users": 12.0}
+
+    slices = [with_lists(slice_("all", 0.5), 0.2), with_lists(slice_("gender=F", 0.5), 0.1)]
+    html = page.render(facts(slices=slices, gates=[judgement(metric="ndcg@10")], metric="ndcg@10"), {})
+    said = text_of(html)
+    assert "The best of all items" in said
+    assert "held to 12 users' held-out events" in said
+    assert html.count('data-of="tfma|candidate|ndcg@10|value" data-value="0.2"') >= 2
+    assert 'data-of="diff|blessed|ndcg@10|value" data-value="0.0125">+0.0125' in html
+    assert "Overlap@10 0.9000" in said
+    assert '<option value="ndcg@10" selected>NDCG@10</option>' in html
+    assert '<option value="coverage@10"' not in html
+    compare.render(facts(slices=slices, metric="ndcg@10"), facts(slices=slices, metric="ndcg@10"))
