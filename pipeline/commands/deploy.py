@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from configs import ConfigError, load_config
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides
 
 app = typer.Typer(no_args_is_help=True, help="Run the real thing.")
 

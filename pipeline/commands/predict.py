@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 if TYPE_CHECKING:
     from configs import Config
@@ -40,12 +40,8 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
     exclude = exclude or []
-    with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
+    with command(config, set_, "predict") as (settings, terminal):
         from components.catalogue import Catalogue, newest_version
         from components.versions import signatures_of
         from models.recommend import RECOMMEND
