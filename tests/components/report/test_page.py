@@ -212,6 +212,26 @@ def test_workers_and_tables_are_shown_where_training_wrote_them_down(tmp_path):
     assert "recorded no tables" in shown
 
 
+def test_a_profile_stands_beside_the_last_runs():
+    took = {"seconds": 2.0, "cpu": 1.5, "peak": 2**30, "read": 10, "written": None, "rows_per_second": 5000}
+    nodes = [node("Ingest", profile=took | {"steps": [{"step": "Read", "seconds": 0.4}]}), node("Pusher")]
+    previous = {
+        "run": "r0",
+        "at": 1e9,
+        "state": "blessed",
+        "metrics": None,
+        "profiles": {"Ingest": took | {"cpu": 7.5}},
+    }
+    text = page.render(facts(nodes=nodes, previous=previous, config_change=[]), {})
+    table = text.partition('id="profile"')[2].partition("</table>")[0]
+    assert re.findall(r'data-of="(profile[^"]*cpu)" data-value="([^"]*)"', table) == [
+        ("profile|Ingest|cpu", "1.5"), ("profile|last|Ingest|cpu", "7.5"),
+    ]  # fmt: skip
+    assert "Read 0.4 s" in table
+    assert "Pusher" not in table
+    assert "recsys run --profile" in page.render(facts(), {})
+
+
 def test_lists_of_the_best_items_have_a_table_and_their_place_among_the_slices():
     def with_lists(made, ndcg):
         figures = {"ndcg@10": [ndcg, ndcg - 0.01, ndcg + 0.01], "coverage@10": [0.5, None, None]}
