@@ -131,16 +131,7 @@ class Config(Section):
                 if column not in self.slice_columns:
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
-        for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
-                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
-                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
-            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
-                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-            try:
-                self._check_ranking_gate(gate.metric)
-            except ValueError as error:
-                raise ValueError(f"evaluation.gates.{index}: {error}") from None
+        self._check_gates()
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
@@ -153,6 +144,19 @@ class Config(Section):
             if name in (BLESSED, EACH_BASELINE, "blessed_best", "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
+
+    def _check_gates(self) -> None:
+        """Raise ValueError where a gate names what is not there."""
+        for index, gate in enumerate(self.evaluation.gates):
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
+                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
+            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
+                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+            try:
+                self._check_ranking_gate(gate.metric)
+            except ValueError as error:
+                raise ValueError(f"evaluation.gates.{index}: {error}") from None
 
     def _check_model(self, place: str, model: Model) -> None:
         unknown = [name for name in model.without if name not in self.features]
