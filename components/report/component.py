@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx import types
@@ -166,14 +166,17 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         baseline = inputs["baseline"].uri if "baseline" in inputs else None
         facts["features"] = data.features(inputs["statistics"], baseline, gate)
     if "transformed_examples" in inputs:
-        unknown = data.unknown_shares(
-            inputs["transformed_examples"],
-            inputs["transform_graph"].uri,
-            json.dumps(config["features"]),
-            (config["data"]["user"], config["data"]["item"]),
-        )
-        facts["unknown"] = unknown
+        facts["unknown"] = _unknown_shares(inputs, config)
     return facts, curves
+
+
+def _unknown_shares(inputs: Mapping[str, types.Artifact], config: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return data.unknown_shares(
+        inputs["transformed_examples"],
+        inputs["transform_graph"].uri,
+        json.dumps(config["features"]),
+        (config["data"]["user"], config["data"]["item"]),
+    )
 
 
 def _previous(folder: str | None) -> dict[str, Any] | None:
