@@ -105,13 +105,7 @@ class Config(Section):
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
         check_candidates(self.ranking, self.retrieval)
-        for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
-                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
-                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
-            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
-                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-            check_gate(f"evaluation.gates.{index}: {gate.metric}", gate.metric, self.ranking, self.retrieval)
+        self._check_gates()
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
@@ -146,6 +140,16 @@ class Config(Section):
                 f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
                 "it: it cannot be a feature"
             )
+
+    def _check_gates(self) -> None:
+        """Raise ValueError where a gate names what is not there."""
+        for index, gate in enumerate(self.evaluation.gates):
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
+                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
+            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
+                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+            check_gate(f"evaluation.gates.{index}: {gate.metric}", gate.metric, self.ranking, self.retrieval)
 
     def _check_model(self, place: str, model: Model) -> None:
         unknown = [name for name in model.without if name not in self.features]
