@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from configs.model import Training
-from models.base import OwnValidation, TrainingSource
+from models.base import OwnLoss, OwnValidation, TrainingSource
 from models.training.context import WorkerContext
+from models.training.negatives import RANKED
 from models.training.steps import Steps
 
 _STEPS_A_CALL = 64
@@ -103,6 +104,8 @@ def end_epoch(
         | {f"eval_{name}": value for name, value in held_out.items()}
     )
     monitor = steps.model.monitor if isinstance(steps.model, OwnValidation) else "auc"
+    if config.negatives and not isinstance(steps.model, OwnLoss):
+        monitor = RANKED  # of positives alone there is no AUC
     if record.best < 0 or held_out[monitor] > record.epochs[record.best][f"eval_{monitor}"]:
         record.best = len(record.epochs) - 1
         callbacks.best_found(len(record.epochs))

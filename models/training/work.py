@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from models.base import ClosedForm, OwnBatches, OwnValidation, Recommender, Retriever
+from models.base import ClosedForm, OwnBatches, OwnLoss, OwnValidation, Recommender, Retriever, TrainingSource
 from models.export.projection import write_projection
 from models.export.saved_model import export
 from models.training.checkpoints import CheckpointWriter
@@ -21,6 +21,7 @@ from models.training.examples import EVAL_BATCH, Batch, Examples, Share, dealt_b
 from models.training.history import history_of, table_costs, write_history
 from models.training.job import Job
 from models.training.loop import Report, fit, worker_figures
+from models.training.negatives import WithNegatives
 from models.training.steps import Steps
 from models.training.streaming_auc import StreamingAUC, figures
 from transforms.transformed import TransformedFeature
@@ -39,12 +40,20 @@ def work(job: Job, context: WorkerContext, report: Report, state: str | None = N
     sample = next(iter(examples(job.eval_files, features, 2)))
     started = time.monotonic()
     steps = Steps(job.fresh_model, config, sample, context)
-    training = steps.model.training_source(rows) if isinstance(steps.model, OwnBatches) else rows
+    training: TrainingSource = rows
+    drawn = None
+    if isinstance(steps.model, OwnBatches):
+        training = steps.model.training_source(rows)
+    elif config.negatives and not isinstance(steps.model, OwnLoss):
+        training = drawn = WithNegatives(
+            rows, examples(job.train_files, features, EVAL_BATCH), features, config.negatives
+        )
     writer = CheckpointWriter(job, steps, context, report, state)
     judged = evaluation.batches(EVAL_BATCH, evaluation.steps(EVAL_BATCH))
 
     def evaluate() -> dict[str, float]:
-        return steps.evaluate(judged) | own_validation(job, steps.model)
+        ranked = drawn.ranking(steps.model, examples(job.eval_files, features, EVAL_BATCH)) if drawn else {}
+        return steps.evaluate(judged) | own_validation(job, steps.model) | ranked
 
     fit(steps, training, evaluate, config, context, writer.callbacks, writer.record)
     if context.chief:
