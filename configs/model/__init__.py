@@ -11,12 +11,12 @@ from pydantic import Field
 
 from configs.base import Section
 from configs.model.base import MODELS, ModelConfig, one_of
-from configs.model.composed import Fallback
+from configs.model.composed import Auto, Fallback
 from configs.model.ranking import DCN, DIEN, DIN, FM, LR, SVD, DeepFM, ItemMean, SVDpp, TwoTower, WideDeep
 from configs.model.training import Tables, Training
 
 __all__ = [
-    "DCN", "DIEN", "DIN", "FM", "LR", "MODELS", "SVD", "Contender", "DeepFM", "Fallback", "ItemMean", "Model",
+    "DCN", "DIEN", "DIN", "FM", "LR", "MODELS", "SVD", "Auto", "Contender", "DeepFM", "Fallback", "ItemMean", "Model",
     "ModelConfig", "SVDpp", "Tables", "Training", "TwoTower", "WideDeep",
 ]  # fmt: skip
 
