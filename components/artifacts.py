@@ -15,6 +15,9 @@ VERDICT = "blessed"  # custom property of a gate's output: 1 goes on, 0 stops th
 PUSHED = "pushed"  # custom property of the pusher's output: 0 where a newer span is served and nothing was pushed
 SPAN = "span"  # custom property of a gate's output: the span that its run is for, 0 where the logs have none
 
+SPLIT = "split"  # of a model's blessing: digest of how the rows were divided, see components/evaluator/comparable.py
+COMPARED_WITH = "compared_with"  # of a model's blessing: id of the blessing whose model was evaluated beside it
+
 
 class Catalogue(Artifact):
     """`users/` and `items/`: Parquet with each id's newest columns, for clients that need features of an id."""

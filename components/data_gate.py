@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,18 +20,22 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components import leaks
 from components.artifacts import DataBlessing, publish
+from components.distances import distances
 from components.examples import read_batches
 from components.ingest.splitting import SPLITS
 from components.outcomes import NodeId
 from components.schema import load_statistics
 from components.verdict import Direction, Reason, Ruling, Verdict
 from configs import Config, canonical_json
+from configs.features import LABEL
 from configs.gates import Validation
 
 FINDINGS_FILE = "findings.json"
 BASELINE_FILE = "baseline.pb"
 _MAX_OFFENDERS = 3
+_MAX_TOLD = 5
 
 
 @dataclass
@@ -104,31 +108,41 @@ def distance_findings(
     ]
 
 
-def distances(
-    before: statistics_pb2.DatasetFeatureStatisticsList,
-    now: statistics_pb2.DatasetFeatureStatisticsList,
-    schema: schema_pb2.Schema,
-    limits: Mapping[str, float],
-) -> dict[str, tuple[str, float, float]]:
-    """Return (measure, distance, limit) by feature: L-infinity for text, Jensen-Shannon divergence for numbers."""
-    compared = schema_pb2.Schema()
-    compared.CopyFrom(schema)
-    for feature in compared.feature:
-        if feature.name in limits:
-            comparator = feature.drift_comparator
-            if feature.type == schema_pb2.BYTES:
-                comparator.infinity_norm.threshold = limits[feature.name]
-            else:
-                comparator.jensen_shannon_divergence.threshold = limits[feature.name]
-    anomalies = tfdv.validate_statistics(now, compared, previous_statistics=before)
-    names = {"L_INFTY": "L-infinity", "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon"}
-    found = {}
-    for info in anomalies.drift_skew_info:
-        for measurement in info.drift_measurements:
-            kind = anomalies_pb2.DriftSkewInfo.Measurement.Type.Name(measurement.type)
-            name = ".".join(info.path.step)
-            found[name] = (names.get(kind, kind), measurement.value, limits[name])
-    return found
+def label_findings(
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], label: str, fewest: int
+) -> list[Finding]:
+    """Return a warning for each split that models are judged on whose rarer label is there less than `fewest` times."""
+    findings = []
+    for split in SPLITS[1:]:
+        feature = _feature_statistics(statistics[split], label)
+        if feature is None:
+            continue
+        rows = feature.num_stats.common_stats.num_non_missing
+        positives = round(feature.num_stats.mean * rows)
+        rarer, what = min((positives, "positives"), (rows - positives, "negatives"))
+        if rarer < fewest:
+            findings.append(
+                Finding(
+                    "warning", split, label, what, rarer, fewest,
+                    f"only {rarer:,} {what}: metrics of {split} tell little, whatever they are",
+                    direction=Direction.AT_LEAST,
+                )
+            )  # fmt: skip
+    return findings
+
+
+def leak_findings(examples: types.Artifact, user: str, columns: Sequence[str]) -> list[Finding]:
+    """Return a warning for each column that all but decides the label in the training split's first rows."""
+    findings = []
+    for name, leak in leaks.of_columns(read_batches(examples, SPLITS[0]), user, columns).items():
+        if leak.suspicious:
+            findings.append(
+                Finding(
+                    "warning", SPLITS[0], name, "leak", round(leak.worst, 4), leaks.SUSPICIOUS_AUC,
+                    f"gives the label away ({leak}): is it known before the event? If not, take it out of features",
+                )
+            )  # fmt: skip
+    return findings
 
 
 def offending_rows(examples: types.Artifact, split: str, column: str, schema: schema_pb2.Schema) -> list[str]:
@@ -204,12 +218,11 @@ def _shown(value: Any) -> str:
 
 
 class DataGateSpec(ComponentSpec):
-    """`validation` and `compared` are JSON."""
+    """`validation` is JSON, and so is `compared`: columns, and what is looked for in them."""
 
     PARAMETERS = {
         "validation": ExecutionParameter(type=str),
         "compared": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -227,7 +240,8 @@ class DataGateExecutor(base_executor.BaseExecutor):
     def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Write verdict and findings."""
         validation = Validation.model_validate_json(exec_properties["validation"])
-        compared = json.loads(exec_properties["compared"])
+        given = json.loads(exec_properties["compared"])
+        compared = given["columns"]
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         statistics_artifact = artifact_utils.get_single_instance(input_dict["statistics"])
         anomalies_artifact = artifact_utils.get_single_instance(input_dict["anomalies"])
@@ -248,10 +262,13 @@ class DataGateExecutor(base_executor.BaseExecutor):
             findings += schema_findings(
                 _load_anomalies(anomalies_artifact, split), split, validation.warn, schema, examples
             )
+        if given["label"]:
+            findings += label_findings(statistics, LABEL, validation.min_positives)
+            findings += leak_findings(examples, given["user"], given["features"])
         skew_limits = {c: _limit(validation, c, "skew") for c in compared}
         measured: dict[str, Any] = {"skew": {}, "drift": {}}
         for split in SPLITS[1:]:
-            skew = distances(statistics["train"], statistics[split], schema, skew_limits)
+            skew = distances(statistics["train"], statistics[split], skew_limits, compared)
             measured["skew"][split] = skew
             findings += distance_findings(
                 skew, f"skew between train and {split}", split, statistics["train"], statistics[split]
@@ -260,7 +277,7 @@ class DataGateExecutor(base_executor.BaseExecutor):
             path = os.path.join(input_dict["baseline"][0].uri, BASELINE_FILE)
             before = tfdv.load_stats_binary(path)
             drift_limits = {c: _limit(validation, c, "drift") for c in compared}
-            measured["drift"] = distances(before, statistics["train"], schema, drift_limits)
+            measured["drift"] = distances(before, statistics["train"], drift_limits, compared)
             findings += distance_findings(
                 measured["drift"], "drift since the last accepted run", "train", before, statistics["train"]
             )
@@ -284,16 +301,28 @@ class DataGate(base_component.BaseComponent):
     SPEC_CLASS = DataGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(DataGateExecutor)
 
-    def __init__(self, config: Config, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, **inputs: types.BaseChannel):
         super().__init__(
             spec=DataGateSpec(
                 validation=canonical_json(config.validation),
-                compared=json.dumps(config.compared_columns),
-                code=code,
+                compared=json.dumps(_compared(config)),
                 blessing=types.Channel(type=DataBlessing),
                 **inputs,
             )
         )
+
+
+def _compared(config: Config) -> dict[str, Any]:
+    """Return the columns to compare with the column of their owner's ids, and what the label is looked for in."""
+    ids = {"user": config.data.user, "item": config.data.item}
+    raw = config.raw_columns
+    known = (config.data.user, config.data.item)
+    return {
+        "columns": {name: ids.get(raw[name].of) if name in raw else None for name in config.compared_columns},
+        "features": [c.name for c in raw.values() if c.type != "int64" and c.length is None and c.name not in known],
+        "label": not config.data.positives_only,
+        "user": config.data.user,
+    }
 
 
 def _limit(validation: Validation, column: str, kind: str) -> float:
@@ -324,6 +353,9 @@ def _verdict(findings: list[Finding], measured: dict[str, Any]) -> Verdict:
         )
     worst = max(((v[1], n) for split in measured["skew"].values() for n, v in split.items()), default=(0.0, "none"))
     drift = max(((v[1], n) for n, v in measured["drift"].items()), default=None)
-    said = f"accepted, {len(findings)} warnings; largest skew {worst[0]:.3f} ({worst[1]})"
+    count = f"{len(findings)} warning{'' if len(findings) == 1 else 's'}"
+    said = f"accepted, {count}; largest skew {worst[0]:.3f} ({worst[1]})"
     said += f", drift {drift[0]:.3f} ({drift[1]})" if drift else ", no earlier run to drift from"
+    for warning in findings[:_MAX_TOLD]:
+        said += f"; warning: {warning.feature} in {warning.split}: {warning.what}"
     return Verdict(by=NodeId.DATA_GATE, ruling=Ruling.ACCEPTED, summary=said, details=FINDINGS_FILE)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tfx import types
-from tfx.dsl.components.base import base_component, base_driver, base_executor, executor_spec
-from tfx.orchestration import data_types_utils
-from tfx.proto.orchestration import driver_output_pb2
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
@@ -29,13 +30,17 @@ from components.ingest.component import COUNTS_FILE
 from components.outcomes import NodeId
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.uncached import UncachedDriver
 from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, write_verdict
 from components.versions import artifacts_of, manifest_of, manifest_path, versions
 from configs import Config, digest
-from configs.features import RawColumn
+from configs.features import RawColumn, columns_from_json
 from transforms.raw import default_values
 
 WARMUP_FILE = "tf_serving_warmup_requests"
+_PARTIAL = ".partial-"
+_HOST = socket.gethostname().replace(".", "-")
+_FOREIGN_SECONDS = 24 * 3600.0
 _RANKED_ITEMS = 100
 
 
@@ -43,32 +48,44 @@ def push(model: str, folder: str, manifest: Mapping[str, Any], warmup: list[pred
     """Copy a SavedModel into `folder` as its next version and return the version's path.
 
     Versions are seconds since 1970 or one more than the last, so they only grow. Until it is whole the copy lies
-    under a name that no server takes for a version.
+    under a name that no server takes for a version. Pushes to one folder wait for each other.
     """
     base = Path(folder)
     base.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(base)
-    partial = base / f".partial-{uuid.uuid4().hex}"
-    try:
-        shutil.copytree(model, partial)
-        extra = partial / "assets.extra"
-        extra.mkdir(exist_ok=True)
-        with tf.io.TFRecordWriter(str(extra / WARMUP_FILE)) as writer:
-            for log in warmup:
-                writer.write(log.SerializeToString())
-        version = max([int(time.time()), *(v + 1 for v in versions(base))])
-        text = json.dumps({"version": version, **manifest}, indent=1, sort_keys=True)
-        manifest_path(partial).write_text(text, encoding="utf-8")
-        for path in partial.rglob("*"):
-            if path.is_file():
-                _sync(path)
-        final = base / str(version)
-        partial.rename(final)
-        _sync(base)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with _alone(base):
+        remove_unfinished(base)
+        partial = base / f"{_PARTIAL}{_HOST}.{os.getpid()}.{uuid.uuid4().hex}"
+        try:
+            shutil.copytree(model, partial)
+            extra = partial / "assets.extra"
+            extra.mkdir(exist_ok=True)
+            with tf.io.TFRecordWriter(str(extra / WARMUP_FILE)) as writer:
+                for log in warmup:
+                    writer.write(log.SerializeToString())
+            version = max([int(time.time()), *(v + 1 for v in versions(base))])
+            text = json.dumps({"version": version, **manifest}, indent=1, sort_keys=True)
+            manifest_path(partial).write_text(text, encoding="utf-8")
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            final = base / str(version)
+            partial.rename(final)
+            _sync(base)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return str(final)
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """One push to a folder at a time, whoever makes it; the others wait."""
+    folder = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # the folder itself: a file for it would lie among the versions
+        yield
+    finally:
+        os.close(folder)
 
 
 def newer_span(folder: str | Path, span: int) -> tuple[str, int] | None:
@@ -88,9 +105,18 @@ def version_of(folder: str | Path, model: str) -> str | None:
 
 
 def remove_unfinished(base: Path) -> None:
-    """Remove what pushes that were killed have left. Only one push may run at a time."""
-    for partial in base.glob(".partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
+    """Remove what pushes that were killed have left. The caller holds the folder's lock, so none of ours runs.
+
+    A lock may not reach other machines that share the folder: what they began lately is theirs.
+    """
+    for partial in base.glob(f"{_PARTIAL}*"):
+        host, dot, _ = partial.name.removeprefix(_PARTIAL).partition(".")
+        try:
+            foreign = bool(dot) and host != _HOST and time.time() - partial.stat().st_mtime < _FOREIGN_SECONDS
+        except FileNotFoundError:
+            continue
+        if not foreign:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def warmup_requests(
@@ -136,7 +162,6 @@ class PusherSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "config_digest": ExecutionParameter(type=str),
         "warmup_requests": ExecutionParameter(type=int),
-        "code": ExecutionParameter(type=str),
         "asked_at": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
@@ -148,16 +173,6 @@ class PusherSpec(ComponentSpec):
         "catalogue": ChannelParameter(type=Catalogue),
     }
     OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
-
-
-class PusherDriver(base_driver.BaseDriver):
-    """Keeps a push out of the cache: what matters is whether the version is in the served folder now."""
-
-    def run(self, execution_info) -> driver_output_pb2.DriverOutput:
-        """Resolve `asked_at`."""
-        result = driver_output_pb2.DriverOutput()
-        data_types_utils.set_metadata_value(result.exec_properties["asked_at"], str(time.time_ns()))
-        return result
 
 
 class PusherExecutor(base_executor.BaseExecutor):
@@ -182,7 +197,7 @@ class PusherExecutor(base_executor.BaseExecutor):
             reason = Reason(text=text, metric="span", value=examples.span, limit=newer[1], direction=Direction.AT_LEAST)
             _publish(output, Verdict(by=NodeId.PUSHER, ruling=Ruling.SKIPPED, summary=text, reasons=(reason,)))
             return
-        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        columns = columns_from_json(exec_properties["columns"])
         with open(os.path.join(blessing.uri, VERDICT_FILE)) as stream:
             verdict = json.load(stream)
         with open(os.path.join(artifact_utils.get_single_uri(input_dict["report"]), COUNTS_FILE)) as stream:
@@ -226,9 +241,9 @@ class Pusher(base_component.BaseComponent):
 
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)
-    DRIVER_CLASS = PusherDriver
+    DRIVER_CLASS = UncachedDriver  # what matters is whether the version is in the served folder now
 
-    def __init__(self, config: Config, columns: str, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, columns: str, **inputs: types.BaseChannel):
         super().__init__(
             spec=PusherSpec(
                 model_name=config.model_name,
@@ -236,7 +251,6 @@ class Pusher(base_component.BaseComponent):
                 columns=columns,
                 config_digest=digest(config),
                 warmup_requests=config.serving.warmup_requests,
-                code=code,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
                 **inputs,
             )

@@ -26,6 +26,7 @@ SCHEMA_FILE = "schema.pbtxt"
 _TYPES = {"string": schema_pb2.BYTES, "float": schema_pb2.FLOAT, "int64": schema_pb2.INT}
 _MAX_DOMAIN = 100
 _NEW_VALUES_ALLOWED = 0.95  # share of a text column's values that must lie in its domain
+_MOSTLY_THERE = 0.5
 _PRESENCE_SLACK = 0.9  # a column may be missing a little more often than when the schema was made
 
 
@@ -58,7 +59,9 @@ def infer_schema(
         if name in required:
             feature.presence.min_fraction, feature.presence.min_count = 1.0, 1
         elif feature.HasField("presence") and feature.presence.min_fraction:
-            feature.presence.min_fraction = round(feature.presence.min_fraction * _PRESENCE_SLACK, 2)
+            fraction = feature.presence.min_fraction
+            # Of a column that most rows lack, splits and days differ too much to hold them to a share.
+            feature.presence.min_fraction = round(fraction * _PRESENCE_SLACK, 2) if fraction >= _MOSTLY_THERE else 0.0
         if feature.WhichOneof("domain_info") == "domain":
             feature.distribution_constraints.min_domain_mass = _NEW_VALUES_ALLOWED
         if name in DERIVED_COLUMNS or name in required:
@@ -126,7 +129,6 @@ class CuratedSchemaSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "required": ExecutionParameter(type=str),
         "sequences": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "text_digest": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {"statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics)}
@@ -183,14 +185,13 @@ class CuratedSchema(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CuratedSchemaExecutor)
     DRIVER_CLASS = CuratedSchemaDriver
 
-    def __init__(self, config: Config, statistics: types.BaseChannel, code: str):
+    def __init__(self, config: Config, statistics: types.BaseChannel):
         super().__init__(
             spec=CuratedSchemaSpec(
                 path=config.schema_path,
                 columns=json.dumps(column_types(config)),
                 required=json.dumps(config.required_columns),
                 sequences=json.dumps([c.name for c in config.raw_columns.values() if c.length is not None]),
-                code=code,
                 statistics=statistics,
                 schema=types.Channel(type=standard_artifacts.Schema),
             )

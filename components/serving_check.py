@@ -26,9 +26,10 @@ from components.examples import read_serialized
 from components.outcomes import NodeId
 from components.refusal import RefusedError
 from components.requests import named_columns
+from components.uncached import UncachedDriver
 from components.verdict import Reason, Ruling, Verdict
 from configs import Config, canonical_json
-from configs.features import RawColumn
+from configs.features import RawColumn, columns_from_json
 from configs.serving import ServingCheck as CheckConfig
 from serving.check import TENSORFLOW_SERVING, Budget, CheckResult, serving_check
 
@@ -53,7 +54,7 @@ class ServingCheckSpec(ComponentSpec):
         "model_name": ExecutionParameter(type=str),
         "columns": ExecutionParameter(type=str),
         "limits": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
+        "asked_at": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -71,7 +72,7 @@ class ServingCheckExecutor(base_executor.BaseExecutor):
         if artifact_utils.get_single_instance(input_dict["model_blessing"]).get_int_custom_property(VERDICT) != 1:
             raise RefusedError("the model is not blessed, so it is not tried; the Evaluator's verdict says why")
         limits = CheckConfig.model_validate_json(exec_properties["limits"])
-        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        columns = columns_from_json(exec_properties["columns"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         rows = next(read_serialized(examples, JUDGED_SPLIT, limits.rows))
         model = artifact_utils.get_single_instance(input_dict["model"])
@@ -108,14 +109,14 @@ class ServingCheck(base_component.BaseComponent):
 
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ServingCheckExecutor)
+    DRIVER_CLASS = UncachedDriver  # what answers is a server of this machine: which one, and how it fares, changes
 
-    def __init__(self, config: Config, columns: str, code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, columns: str, **inputs: types.BaseChannel):
         super().__init__(
             spec=ServingCheckSpec(
                 model_name=config.model_name,
                 columns=columns,
                 limits=canonical_json(config.serving.check),
-                code=code,
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
                 **inputs,
             )

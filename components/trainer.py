@@ -26,9 +26,7 @@ _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 progress = logging.getLogger("recsys.progress")
 
 
-def trainer(
-    config: Config, model: Model, code: str, examples: types.BaseChannel, transform_graph: types.BaseChannel
-) -> Trainer:
+def trainer(config: Config, model: Model, examples: types.BaseChannel, transform_graph: types.BaseChannel) -> Trainer:
     """Return the node that trains `model` on the transformed examples."""
     return Trainer(
         run_fn=f"{__name__}.run_fn",
@@ -44,7 +42,6 @@ def trainer(
             "columns": json.dumps([asdict(column) for column in config.raw_columns.values()]),
             "user": config.data.user,
             "item": config.data.item,
-            "code": code,
         },
     )
 

@@ -65,6 +65,7 @@ class Verdict(_Record):
     summary: str
     sentence: str = ""
     reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()  # what else its reader should know, whatever was decided
     next: str = ""
     details: str = VERDICT_FILE
 
@@ -78,6 +79,7 @@ class Verdict(_Record):
         shown = [f"  - {reason.text}" for reason in self.reasons[:_MOST_REASONS]]
         if len(self.reasons) > _MOST_REASONS:
             shown.append(f"  - and {len(self.reasons) - _MOST_REASONS} more")
+        shown += [f"  {note}" for note in self.notes]
         return "\n".join([f"by {self.by}:", *shown, f"  All of it: {folder}/{self.details}", f"  {self.next}"])
 
 

@@ -16,21 +16,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.base import ColumnName, ConfigError, Section, check_mounted, resolve
 from configs.data import Data
-from configs.features import (
-    DERIVED_COLUMNS,
-    LABEL,
-    WEIGHT,
-    Bucketized,
-    Crossed,
-    Feature,
-    Hashed,
-    RawColumn,
-    Sequence,
-    Time,
-    Vocabulary,
-)
+from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import BLESSED, Evaluation, Validation
+from configs.gates import BLESSED, EACH_BASELINE, MOST_BASELINES, Evaluation, Validation
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.serving import RELEASE_FOLDER, Serving
@@ -41,6 +29,11 @@ BASELINES: Mapping[str, Model] = {
     "lr": LR(type="lr", l2=1e-5),
     "fm": FM(type="fm", l2=0.01),
 }
+
+
+# A config is written by hand, or by a tool that writes as a hand would; what is larger is something else.
+MAX_YAML_CHARACTERS = 256 << 10
+MAX_YAML_VALUES = 100_000
 
 
 class Beam(Section):
@@ -75,7 +68,7 @@ class Config(Section):
     model: Model = Field(default=DeepFM(type="deepfm"), description="The model to train, judge and push.")
     baselines: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Model] = Field(
         default=dict(BASELINES),
-        max_length=8,
+        max_length=MOST_BASELINES,
         description="Models trained beside it to compare with; `{}` for none.",
     )
     models: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Contender] = Field(
@@ -96,18 +89,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Config:
         data = self.data
-        for name, feature in self.features.items():
-            _check_role(name, feature, data)
-            if isinstance(feature, Sequence):
-                _check_sequence(name, feature, self.features, data)
+        check_features(self.features, data)
         try:
             columns = _raw_columns(self.features, data.time)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
-        for name, feature in self.features.items():
-            if isinstance(feature, Crossed):
-                for part in feature.cross:
-                    _check_crossable(name, part, self.features)
         label = data.label.column if data.label else None
         for name, column in (*data.roles.items(), ("display", data.display)):
             if column in DERIVED_COLUMNS or (column == LABEL and column != label):
@@ -142,8 +128,8 @@ class Config(Section):
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
         for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED):
-                choices = ", ".join([*self.baselines, BLESSED])
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
@@ -156,7 +142,7 @@ class Config(Section):
         if self.model_name == RELEASE_FOLDER:
             raise ValueError(f"serving.model: {RELEASE_FOLDER!r} is the folder of the release state; choose another")
         for name in self.baselines:
-            if name in (BLESSED, "candidate"):
+            if name in (BLESSED, EACH_BASELINE, "blessed_best", "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
 
@@ -186,6 +172,18 @@ class Config(Section):
         """Columns that slices may name: text columns of the features and what ingest derives."""
         text = [c.name for c in self.raw_columns.values() if c.type == "string" and c.length is None]
         return text + list(DERIVED_COLUMNS)
+
+    @property
+    def judged_by(self) -> Evaluation:
+        """`evaluation`, without the default gates where all labels are positive and they have nothing to go by."""
+        if self.data.positives_only and "gates" not in self.evaluation.model_fields_set:
+            return self.evaluation.model_copy(update={"gates": []})
+        return self.evaluation
+
+    @property
+    def split_digest(self) -> str:
+        """Equal where two configs divide the same rows alike."""
+        return digest(self.data.split, self.data.user, self.data.time)
 
     @property
     def required_columns(self) -> list[str]:
@@ -281,7 +279,11 @@ def canonical_json(value: Any) -> str:
 
 
 def _parse_yaml(text: str, where: str) -> Any:
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ConfigError(f"{where}: has {len(text):,} characters, and a config has at most {MAX_YAML_CHARACTERS:,}")
     try:
+        if "*" in text:  # perhaps an alias, which may stand for more aliases
+            _check_expansion(YAML(typ="safe", pure=True).compose(StringIO(text)), where)
         return YAML(typ="safe", pure=True).load(StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -294,6 +296,29 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise ConfigError(f"{where}: not valid YAML: nested too deeply") from None
+
+
+def _check_expansion(root: Any, where: str) -> None:
+    """ConfigError where the nodes under `root`, aliases written out, are more than any config has, or endless."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        known = sizes.get(id(node))
+        if known == 0:
+            raise ConfigError(f"{where}:{node.start_mark.line + 1}: not valid YAML: an anchor that holds itself")
+        if known is None:
+            sizes[id(node)] = 0
+            value = node.value if isinstance(node.value, list) else []
+            inner = [each for pair in value for each in (pair if isinstance(pair, tuple) else (pair,))]
+            known = sizes[id(node)] = 1 + sum(map(size, inner))
+        if known > MAX_YAML_VALUES:
+            raise ConfigError(
+                f"{where}:{node.start_mark.line + 1}: its aliases stand for more than {MAX_YAML_VALUES:,} values"
+            )
+        return known
+
+    if root is not None:
+        size(root)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -360,49 +385,3 @@ def _explain(detail: Any, path: str) -> str:
         location.pop()
         message = f"as a name, {message}"
     return f"{path}: {'.'.join(map(str, location)) + ': ' if location else ''}{message}"
-
-
-def _check_role(name: str, feature: Feature, data: Data) -> None:
-    """Raise ValueError if the feature reads the user's, item's or event's column as something that it is not."""
-    if isinstance(feature, Crossed | Time | Sequence):
-        return
-    column = feature.column or name
-    if column == data.time:
-        raise ValueError(f"features.{name}: {column!r} is the time of the event; use kind: time")
-    for owner, id_column in (("user", data.user), ("item", data.item)):
-        if column != id_column:
-            continue
-        if not isinstance(feature, Vocabulary | Hashed) or feature.separator is not None or feature.of != owner:
-            raise ValueError(
-                f"features.{name}: {column!r} is the {owner}'s id: expected kind vocabulary or hashed, of: {owner}, "
-                "no separator"
-            )
-
-
-def _check_sequence(name: str, feature: Sequence, features: Mapping[str, Feature], data: Data) -> None:
-    other = features.get(feature.feature)
-    if other is None:
-        raise ValueError(f"features.{name}.feature: no feature {feature.feature!r}")
-    if not isinstance(other, Vocabulary | Hashed) or other.separator is not None or other.of == "user":
-        raise ValueError(
-            f"features.{name}.feature: {feature.feature!r} must be a vocabulary or hashed feature of the item or the "
-            "context, with no separator: a sequence holds its values in the user's earlier events"
-        )
-    table = features.get(other.share or feature.feature)
-    if isinstance(table, Hashed) and table.hashes == 2:
-        raise ValueError(
-            f"features.{name}.feature: {feature.feature!r} has hashes: 2, a sequence takes one id an event"
-        )
-    if feature.events == "negative" and data.positives_only:
-        raise ValueError(f"features.{name}.events: negative, but these logs hold positives alone")
-    if name in (*data.roles.values(), data.display):
-        raise ValueError(f"features.{name}: a sequence is a new column, and the logs have a column {name!r}; rename it")
-
-
-def _check_crossable(name: str, part: str, features: Mapping[str, Feature]) -> None:
-    other = features.get(part)
-    if other is None:
-        raise ValueError(f"features.{name}.cross: no feature {part!r}")
-    single = not isinstance(other, Vocabulary | Hashed) or other.separator is None
-    if not isinstance(other, Vocabulary | Hashed | Bucketized | Time) or not single:
-        raise ValueError(f"features.{name}.cross: {part!r} must be single-valued and neither crossed nor numeric")

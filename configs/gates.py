@@ -12,6 +12,8 @@ MetricName = Literal["auc", "gauc", "ndcg10", "logloss", "calibration", "prauc",
 LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
 UNDIRECTED: frozenset[str] = frozenset({"calibration", "example_count"})  # more is neither better nor worse
 BLESSED = "blessed"
+EACH_BASELINE = "baselines"  # in a gate: each of them
+MOST_BASELINES = 8
 
 
 class Limits(Section):
@@ -24,7 +26,8 @@ class Limits(Section):
 class Validation(Section):
     """The data gate: the curated schema, and limits on drift and skew.
 
-    Text is compared by L-infinity distance, numbers by Jensen-Shannon divergence (L-infinity is blind to them).
+    Text is compared by L-infinity distance, numbers by Jensen-Shannon divergence (L-infinity is blind to them). What
+    samples of few rows, or of few users or items, differ by chance is added to every limit.
     """
 
     schema_file: str | None = Field(
@@ -38,6 +41,11 @@ class Validation(Section):
         description="Kinds of anomaly (TFDV's names) that are reported without stopping the run.",
     )
     min_examples: int = Field(default=100, ge=1, description="Fewest examples each split must have.")
+    min_positives: int = Field(
+        default=50,
+        ge=0,
+        description="Where eval or test has fewer of the rarer label, the gate warns: no metric of theirs tells much.",
+    )
 
 
 class Gate(Section):
@@ -50,11 +58,22 @@ class Gate(Section):
     )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")
-    beats: str | None = Field(default=None, description="A baseline, or `blessed`: must be better than it by `by`.")
-    not_below: str | None = Field(default=None, description="A baseline, or `blessed`: must not be worse by over `by`.")
+    beats: str | None = Field(
+        default=None,
+        description="A baseline, `baselines` for each of them, or `blessed`: must be better than it by `by`.",
+    )
+    not_below: str | None = Field(
+        default=None,
+        description="A baseline, `baselines`, or `blessed`: must not be worse than it by over `by`. `blessed` is the "
+        "model last blessed and also the best of the last five, so that small losses do not add up.",
+    )
     by: float = Field(default=0.0, ge=0, description="Margin for `beats` and `not_below`, in the metric's unit.")
     each: list[ColumnName] | None = Field(
         default=None, description="Judge every value of this slice (one of `slices`) instead of all examples."
+    )
+    significant: bool = Field(
+        default=False,
+        description="Fail only where the shortfall is more than noise: where the margin's 95 % interval is below 0.",
     )
     min_examples: int = Field(default=0, ge=0, description="With `each`: slices with fewer examples are not judged.")
 
@@ -79,13 +98,28 @@ class Gate(Section):
         return self.beats if self.beats is not None else self.not_below
 
 
+# What a config without gates is judged by.
+DEFAULT_GATES = (
+    Gate(metric="auc", not_below=EACH_BASELINE, by=0.002, significant=True),
+    Gate(metric="logloss", not_below=EACH_BASELINE, by=0.002, significant=True),
+    Gate(metric="calibration", at_least=0.9, significant=True),
+    Gate(metric="calibration", at_most=1.1, significant=True),
+    Gate(metric="auc", not_below=BLESSED, by=0.005, significant=True),
+    Gate(metric="logloss", not_below=BLESSED, by=0.005, significant=True),
+)
+
+
 class Evaluation(Section):
     """What the model is judged on, always on the test split."""
 
     slices: list[Annotated[list[ColumnName], Field(min_length=1)]] = Field(
         default=[], description="Columns, alone or crossed, whose every value gets its own metrics."
     )
-    gates: list[Gate] = Field(default=[], description="All must hold for the model to be blessed and pushed.")
+    gates: list[Gate] = Field(
+        default=list(DEFAULT_GATES),
+        description="All must hold for the model to be blessed and pushed; `[]` blesses every model. The default "
+        "judges nothing where the logs hold positives alone.",
+    )
 
     @field_validator("slices")
     @classmethod

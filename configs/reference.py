@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
 from configs.base import ColumnName
 from configs.config import Config
-from configs.features import DERIVED_COLUMNS
+from configs.features import DERIVED_COLUMNS, KINDS
+from configs.gates import DEFAULT_GATES
 
 EXAMPLE = """\
 name: shop
@@ -34,15 +35,7 @@ evaluation:
     - {metric: auc, not_below: blessed, by: 0.01, each: [cold_user], min_examples: 500}
 """
 
-FEATURE_EXAMPLES = {
-    "vocabulary": 'genres: {kind: vocabulary, of: item, separator: "|", top: 1000, min_count: 2, oov: 4}',
-    "hashed": "zip: {kind: hashed, of: user, from: zip_code, buckets: 5000, dim: 8}",
-    "numeric": "price: {kind: numeric, of: item, scale: log, default: 0}",
-    "bucketized": "age: {kind: bucketized, of: user, buckets: 8}",
-    "time": "account_age: {kind: time, part: age, of: user, since: registered_at}",
-    "sequence": "recent: {kind: sequence, feature: product, length: 50, events: positive}",
-    "crossed": "age_and_hour: {kind: crossed, cross: [age, hour], buckets: 200}",
-}
+FEATURE_EXAMPLES = {get_args(kind.model_fields["kind"].annotation)[0]: kind.EXAMPLE for kind in KINDS}
 
 _HEAD = f"""\
 <!-- Written by `make docs` from the types in configs/; changes made here are lost. -->
@@ -67,6 +60,8 @@ def reference() -> str:
     for key in ("model", "baselines"):  # only what the default sets itself
         set_keys = TypeAdapter(Any).dump_python(Config.model_fields[key].default, exclude_unset=True)
         schema["properties"][key]["default"] = set_keys
+    gates = TypeAdapter(Any).dump_python(list(DEFAULT_GATES), exclude_unset=True)
+    schema["$defs"]["Evaluation"]["properties"]["gates"]["default"] = gates
     return "\n".join([_HEAD, *_Page(schema["$defs"]).section("", schema, level=2)]).rstrip() + "\n"
 
 
@@ -162,8 +157,6 @@ class _Page:
                 return _NAMED_PATTERNS.get(pattern, f"text matching `{pattern}`")
             case {"type": "string"}:
                 return "text"
-            case {"type": "boolean"}:
-                return "true or false"
             case _ if names:
                 place = self._places[names[0]]
                 return f"[{place}](#{re.sub('[^a-z0-9_ -]', '', place.lower())})"

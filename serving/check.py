@@ -21,6 +21,7 @@ import numpy as np
 
 from serving.client import Features, as_columns, connect
 from serving.server.status import Code, ServingError
+from serving.tethered import tethered
 
 TENSORFLOW_SERVING = "tensorflow_model_server"
 
@@ -84,9 +85,13 @@ def serving_check(
         log = pathlib.Path(folder) / "server.log"
         port, rest_port = _unused_port(), _unused_port()
         flags = [f"--port={port}", f"--rest_api_port={rest_port}", f"--model_name={model}", f"--model_base_path={base}"]
+        if (
+            os.path.basename(command[0]) != TENSORFLOW_SERVING
+        ):  # whose gRPC listens on all addresses, whatever it is told
+            flags.append("--host=127.0.0.1")
         start = time.monotonic()
         with log.open("wb") as out:
-            process = subprocess.Popen([*command, *flags, "--max_num_load_retries=0"], stdout=out, stderr=out)
+            process = subprocess.Popen(tethered([*command, *flags, "--max_num_load_retries=0"]), stdout=out, stderr=out)
         try:
             problem = _wait(process, (port, rest_port), start + budget.start_seconds)
             took = time.monotonic() - start
@@ -120,7 +125,7 @@ def _ask(
 ) -> CheckResult:
     problems, requests, latencies = [], 0, [np.nan]
     wanted = np.asarray(expected, np.float64).ravel()
-    for target in (f"grpc://localhost:{port}", f"http://localhost:{rest_port}"):
+    for target in (f"grpc://127.0.0.1:{port}", f"http://127.0.0.1:{rest_port}"):
         with connect(target, model, timeout=60) as client:
             try:
                 outputs = client.predict(features, signature=signature).outputs
@@ -169,7 +174,7 @@ def _wait(process: subprocess.Popen[bytes], ports: Sequence[int], deadline: floa
     for port in ports:
         while True:
             try:
-                socket.create_connection(("localhost", port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             except OSError:
                 if process.poll() is not None:
@@ -187,5 +192,5 @@ def _resident_mib(pid: int) -> float:
 
 def _unused_port() -> int:
     with socket.socket() as found:
-        found.bind(("", 0))
+        found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from configs.features import MISSING_TIME, RawColumn
 
+_MISSING_VALUES = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}
 _DTYPES = {"string": tf.string, "float": tf.float32, "int64": tf.int64}
 
 
@@ -64,3 +65,10 @@ def _sparse_column(values: tf.Tensor, given: tf.Tensor) -> tf.SparseTensor:
     indices = tf.concat([rows, tf.zeros_like(rows)], axis=1)
     shape = tf.stack([tf.shape(values, tf.int64)[0], tf.constant(1, tf.int64)])
     return tf.SparseTensor(indices, tf.boolean_mask(values, given), shape)
+
+
+def first_value(column: tf.SparseTensor) -> tf.Tensor:
+    """Return each row's first value, of shape [batch]; the mark of a missing one where there is none."""
+    missing = _MISSING_VALUES[column.dtype]
+    dense = tf.sparse.to_dense(column, default_value=missing)
+    return tf.pad(dense, [[0, 0], [0, 1]], constant_values=missing)[:, 0]

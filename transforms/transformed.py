@@ -3,113 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import tensorflow as tf
 
-from configs.features import LABEL, Bucketized, Cold, Crossed, Feature, Hashed, Numeric, Owner, Time, Vocabulary
-from configs.features import Sequence as SequenceFeature
-from transforms.preprocessing import AGE_BUCKETS
+from configs.features import LABEL, Feature, Owner
+from transforms.kind import Inputs, TransformedFeature
+from transforms.kinds import KINDS
 
 PADDING = -1  # fills the rows of a several-valued feature up to the longest
-
-
-@dataclass(frozen=True)
-class TransformedFeature:
-    """One input of a model.
-
-    Ids (`size` > 0) are int64 in [0, size), of shape [batch], or [batch, values] padded with PADDING where
-    `multivalued`. Numbers (`size` == 0) are float32 of shape [batch]. `oov` are the ids of unknown values, `hideable`
-    says that the feature identifies a single user or item, `crossed` that it is the pair of two others. `table` names
-    the feature whose embeddings it looks up, "" its own. `quotient_remainder` and `cold` are as the feature table has
-    them.
-
-    A sequence is several-valued, oldest first, always `length` wide; its ids are those of the feature `sequence_of`.
-    """
-
-    name: str
-    of: Owner
-    size: int
-    dim: int | None = None
-    multivalued: bool = False
-    pool: Literal["mean", "sum"] = "mean"
-    oov: tuple[int, int] | None = None
-    hideable: bool = False
-    table: str = ""
-    quotient_remainder: int | None = None
-    cold: Cold = "learnt"
-    crossed: bool = False
-    sequence_of: str | None = None
-    length: int | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows of its embedding table."""
-        if self.quotient_remainder:
-            return -(-self.size // self.quotient_remainder) + self.quotient_remainder
-        return max(self.size, 1)
 
 
 def transformed_features(
     features: Mapping[str, Feature], vocabulary_size: Callable[[str], int], id_columns: tuple[str, str]
 ) -> list[TransformedFeature]:
     """Return the models' inputs in the table's order. `id_columns` are the user's and the item's."""
-    found = []
-    for name, feature in features.items():
-        if isinstance(feature, Vocabulary | Hashed):
-            column = feature.column or name
-            table = features[feature.share] if feature.share else feature
-            assert isinstance(table, Vocabulary | Hashed)
-            if isinstance(table, Vocabulary):
-                known = 1 + vocabulary_size(feature.share or name)
-                size, oov = known + table.oov, (known, known + table.oov)
-            elif table.min_count > 1:
-                size, oov = 1 + vocabulary_size(feature.share or name), (0, 1)
-            else:
-                size, oov = 1 + table.buckets, (0, 1)
-            found.append(
-                TransformedFeature(
-                    name,
-                    feature.of,
-                    size,
-                    table.dim,
-                    feature.separator is not None or (isinstance(table, Hashed) and table.hashes == 2),
-                    feature.pool,
-                    oov,
-                    column in id_columns,
-                    feature.share or "",
-                    table.quotient_remainder,
-                    feature.cold,
-                )
-            )
-        elif isinstance(feature, Numeric):
-            found.append(TransformedFeature(name, feature.of, 0, feature.dim))
-        elif isinstance(feature, Bucketized):
-            found.append(TransformedFeature(name, feature.of, 1 + feature.buckets, feature.dim))
-        elif isinstance(feature, Time):
-            parts = {"hour": 24, "weekday": 7, "age": AGE_BUCKETS}
-            found.append(TransformedFeature(name, feature.of, parts[feature.part], feature.dim))
-        elif isinstance(feature, Crossed):
-            owners = {features[part].of for part in feature.cross}  # type: ignore[union-attr]
-            of: Owner = owners.pop() if len(owners) == 1 else "context"
-            found.append(TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True))
-    by_name = {f.name: f for f in found}
-    for name, feature in features.items():
-        if isinstance(feature, SequenceFeature):
-            of_feature = by_name[feature.feature]
-            by_name[name] = TransformedFeature(
-                name,
-                "user",
-                of_feature.size,
-                feature.dim,
-                multivalued=True,
-                pool=feature.pool,
-                oov=of_feature.oov,
-                sequence_of=of_feature.name,
-                length=feature.length,
-            )
-    return [by_name[name] for name in features]
+    inputs = Inputs(features, vocabulary_size, id_columns, KINDS)
+    return [inputs.described(name) for name in features]
 
 
 def id_of(owner: Owner, features: Sequence[TransformedFeature]) -> TransformedFeature:

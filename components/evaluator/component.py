@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+import yaml
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -18,8 +19,9 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 from tfx_bsl.public import tfxio
 
-from components.artifacts import publish
+from components.artifacts import IngestReport, publish
 from components.evaluator import gates
+from components.evaluator.comparable import Split, comparable
 from components.evaluator.metrics import METRICS, BinaryMetrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
@@ -27,7 +29,8 @@ from components.outcomes import NodeId
 from components.verdict import Ruling, Verdict
 from configs import Config, canonical_json
 from configs.features import LABEL
-from configs.gates import BLESSED, Evaluation
+from configs.gates import BLESSED, MOST_BASELINES, Evaluation
+from configs.model import Model
 
 JUDGED_SPLIT = "test"
 PREDICTION = "outputs"
@@ -104,6 +107,23 @@ def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices
     return by_model, columns
 
 
+def read_intervals(folder: str, models: list[str]) -> dict[str, dict[str, dict[str, gates.Interval]]]:
+    """Return 95 % intervals by model, slice and metric: the first model's own, the others' of its differences."""
+    found: dict[str, dict[str, dict[str, gates.Interval]]] = {}
+    for model in models:
+        of_slices = found.setdefault(model, {})
+        ending = "" if model == models[0] else "_diff"
+        for key, outputs in load_result(folder, model, models).slicing_metrics:
+            name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])
+            values = next(iter(next(iter(outputs.values())).values()))
+            of_slices[name] = {
+                metric.removesuffix(ending): (bounds.get("lowerBound", 0.0), bounds.get("upperBound", 0.0))
+                for metric, value in values.items()
+                if metric.endswith(ending) and (bounds := value.get("boundedValue"))
+            }
+    return found
+
+
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -113,19 +133,24 @@ def _number(value: Mapping[str, Any]) -> float:
 
 
 class EvaluatorSpec(ComponentSpec):
-    """`evaluation` is JSON; `baselines` are the names of the models in inputs `baseline_0`, `baseline_1`, ..."""
+    """`evaluation` and `split` are JSON; `baselines` too: the models in inputs `baseline_0`, ... by name."""
 
     PARAMETERS = {
         "evaluation": ExecutionParameter(type=str),
         "user": ExecutionParameter(type=str),
         "baselines": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
+        "split": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
+        "report": ChannelParameter(type=IngestReport),
         "blessed_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
-        **{f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True) for i in range(8)},
+        "blessed": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
+        **{
+            f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True)
+            for i in range(MOST_BASELINES)
+        },
     }
     OUTPUTS = {
         "evaluation_result": ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -139,11 +164,13 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Write TFMA's results and the verdict."""
         evaluation = Evaluation.model_validate_json(exec_properties["evaluation"])
+        baselines: Mapping[str, Any] = json.loads(exec_properties["baselines"])
+        split = Split.read(exec_properties["split"], artifact_utils.get_single_uri(input_dict["report"]))
         artifacts = {gates.CANDIDATE: artifact_utils.get_single_instance(input_dict["model"])}
-        for index, name in enumerate(json.loads(exec_properties["baselines"])):
+        for index, name in enumerate(baselines):
             artifacts[name] = artifact_utils.get_single_instance(input_dict[f"baseline_{index}"])
-        if input_dict.get("blessed_model"):
-            artifacts[BLESSED] = input_dict["blessed_model"][0]
+        blessed, not_comparable = comparable(split, input_dict.get("blessed_model", []), input_dict.get("blessed", []))
+        artifacts |= dict(zip((BLESSED, gates.BEST), blessed, strict=False))
         output = artifact_utils.get_single_instance(output_dict["evaluation_result"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         with self._make_beam_pipeline() as root:
@@ -156,27 +183,35 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
                 output.uri,
             )
         models, columns = read_metrics(output.uri, list(artifacts))
-        judgements = gates.judge(evaluation.gates, models, columns)
-        verdict = verdict_of(judgements, models)
+        intervals = read_intervals(output.uri, list(artifacts))
+        evidence = gates.Evidence(models, columns, intervals, list(baselines), not_comparable)
+        judgements = gates.judge(evaluation.gates, evidence)
+        verdict = verdict_of(judgements, evidence, baselines)
         details = {
             "blessed": verdict.accepted,
             "split": JUDGED_SPLIT,
             "judgements": [j.as_dict() for j in judgements],
             "metrics": {m: s.get(gates.OVERALL, {}) for m, s in models.items()},
         }
+        against = input_dict["blessed"][0].id if blessed and input_dict.get("blessed") else None
         _bless(output_dict, input_dict, verdict, details)
+        split.mark(artifact_utils.get_single_instance(output_dict["blessing"]), against)
 
 
-def verdict_of(judgements: Sequence[gates.Judgement], models: Mapping[str, gates.Slices]) -> Verdict:
-    """Return what the judgements come to; `models` are their metrics by slice."""
-    overall = models[gates.CANDIDATE].get(gates.OVERALL, {})
+def verdict_of(
+    judgements: Sequence[gates.Judgement], evidence: gates.Evidence, baselines: Mapping[str, Any]
+) -> Verdict:
+    """Return what the judgements come to. `baselines` are the declarations of the baselines' models, by name."""
+    overall = evidence.models[gates.CANDIDATE].get(gates.OVERALL, {})
     failed = sorted((j for j in judgements if not j.passed), key=lambda j: np.nan_to_num(j.margin, nan=-np.inf))
     shown = (("auc", "AUC"), ("logloss", "LogLoss"), ("gauc", "GAUC"))
     figures = ", ".join(f"{title} {overall.get(metric, np.nan):.4f}" for metric, title in shown)
-    count = len(judgements)
+    count, skipped = sum(j.judged for j in judgements), sum(not j.judged for j in judgements)
+    held = f"{count} condition{'s hold' if count != 1 else ' holds'}" + (f", {skipped} not judged" if skipped else "")
+    notes = better_baseline(judgements, evidence, baselines)
     if not failed:
         return Verdict(
-            by=NodeId.EVALUATOR, ruling=Ruling.ACCEPTED, summary=f"blessed: {count} conditions hold; {figures}"
+            by=NodeId.EVALUATOR, ruling=Ruling.ACCEPTED, summary=f"blessed: {held}; {figures}", notes=tuple(notes)
         )
     return Verdict(
         by=NodeId.EVALUATOR,
@@ -185,9 +220,34 @@ def verdict_of(judgements: Sequence[gates.Judgement], models: Mapping[str, gates
         sentence=f"The model gate refused the model: {len(failed)} of {count} condition{'s' * (count > 1)} "
         f"fail{'s' * (len(failed) == 1)}. It was not pushed; the version now served stays.",
         reasons=tuple(j.as_reason() for j in failed),
+        notes=tuple(notes),
         next="Fix the model, or the data behind the slice; where the limit is wrong, change `evaluation.gates`. "
         "The version now served stays.",
     )
+
+
+def better_baseline(
+    judgements: Sequence[gates.Judgement], evidence: gates.Evidence, baselines: Mapping[str, Any]
+) -> list[str]:
+    """Return that a baseline is better than the candidate, and how to serve it; nothing where none is.
+
+    Better is one that a gate was lost to, or whose AUC is higher by more than noise.
+    """
+    auc = {name: by_slice.get(gates.OVERALL, {}).get("auc", np.nan) for name, by_slice in evidence.models.items()}
+    lost = {j.against for j in judgements if not j.passed}
+    better = []
+    for name in baselines:
+        interval = evidence.interval(name, gates.OVERALL, "auc")
+        if name in lost or (interval is not None and interval[1] < 0):
+            better.append(name)
+    if not better:
+        return []
+    best = max(better, key=lambda name: np.nan_to_num(auc[name], nan=-np.inf))
+    model = yaml.safe_dump(baselines[best], default_flow_style=True, sort_keys=False, width=10_000).strip()
+    return [
+        f"The baseline {best} is better on the test split: AUC {auc[best]:.4f} against {auc[gates.CANDIDATE]:.4f}. "
+        f"To train, judge and serve that one: `recsys run CONFIG --set 'model={model}'`, or that `model` in the config."
+    ]
 
 
 def _bless(output_dict, input_dict, verdict: Verdict, details: Mapping[str, Any]) -> None:
@@ -211,23 +271,31 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     def __init__(
         self,
         config: Config,
-        code: str,
         examples: types.BaseChannel,
         model: types.BaseChannel,
+        report: types.BaseChannel,
         blessed_model: types.BaseChannel,
+        blessed: types.BaseChannel,
         baselines: Mapping[str, types.BaseChannel],
     ):
         super().__init__(
             spec=EvaluatorSpec(
-                evaluation=canonical_json(config.evaluation),
+                evaluation=canonical_json(config.judged_by),
                 user=config.data.user,
-                baselines=json.dumps(list(baselines)),
-                code=code,
+                baselines=json.dumps({name: declared(config.baselines[name]) for name in baselines}),
+                split=json.dumps({"digest": config.split_digest, "by": config.data.split.by}),
                 examples=examples,
                 model=model,
+                report=report,
                 blessed_model=blessed_model,
+                blessed=blessed,
                 evaluation_result=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
                 **{f"baseline_{index}": channel for index, channel in enumerate(baselines.values())},
             )
         )
+
+
+def declared(model: Model) -> dict[str, Any]:
+    """Return a model's declaration as one writes it: what is set, without defaults."""
+    return model.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from components.verdict import Direction, Reason
-from configs.gates import BLESSED, LOWER_IS_BETTER, Gate
+from configs.gates import BLESSED, EACH_BASELINE, LOWER_IS_BETTER, Gate
 
 CANDIDATE = "candidate"
 OVERALL = "all"
+BEST = "blessed_best"  # the best of the models last blessed, where it is not the last one
 
 _RANKING = ("auc", "gauc", "ndcg10", "prauc")
 
+_TITLES = {BLESSED: "the model last blessed", BEST: "the best of the models last blessed"}
+
 Metrics = Mapping[str, float]
 Slices = Mapping[str, Metrics]  # slice's name -> metric -> value
+Interval = tuple[float, float]
+Intervals = Mapping[str, Mapping[str, Interval]]  # slice's name -> metric -> 95 %
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One gate on one slice. `margin` is how far the value is on the right side; negative is wrong, NaN unknown."""
+    """One gate on one slice. `margin` is how far the value is on the right side; negative is wrong, NaN unknown.
+
+    `judged` is False where there was nothing to judge, which passes and is told. Intervals are None where TFMA
+    has none.
+    """
 
     gate: str
     slice: str
@@ -34,6 +43,9 @@ class Judgement:
     passed: bool
     why: str
     direction: Direction = Direction.AT_LEAST
+    judged: bool = True
+    value_interval: Interval | None = None
+    margin_interval: Interval | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, NaN as None."""
@@ -42,7 +54,7 @@ class Judgement:
     def as_reason(self) -> Reason:
         """Return what it speaks against the model."""
         where = "all examples" if self.slice == OVERALL else self.slice
-        against = " (the model last blessed)" if self.against == BLESSED else ""
+        against = f" ({_TITLES[self.against]})" if self.against in _TITLES else ""
         return Reason(
             text=f"{self.metric} on {where} ({self.examples:,} examples): {self.why}{against}. Wanted: {self.gate}.",
             **{k: getattr(self, k) for k in ("metric", "slice", "value", "limit", "direction", "against")},
@@ -54,22 +66,77 @@ def slice_name(columns: list[str], values: list[str]) -> str:
     return ", ".join(f"{c}={v}" for c, v in sorted(zip(columns, values, strict=True))) or OVERALL
 
 
-def judge(gates: list[Gate], models: Mapping[str, Slices], slice_columns: Mapping[str, list[str]]) -> list[Judgement]:
-    """Judge the candidate in `models` by every gate.
+@dataclass(frozen=True)
+class Evidence:
+    """What gates judge by. `models` are metrics by model and slice, the CANDIDATE's among them.
 
-    `slice_columns` gives each slice's columns. A gate against a blessed model holds while there is none.
+    `columns` are those of each slice. `intervals` are the candidate's own by CANDIDATE, by another model those of what
+    the candidate has more than it. `baselines` are names of models. `not_comparable` says why the blessed model was
+    left out, "" where it was not or there is none.
     """
+
+    models: Mapping[str, Slices]
+    columns: Mapping[str, list[str]]
+    intervals: Mapping[str, Intervals] = field(default_factory=dict)
+    baselines: Sequence[str] = ()
+    not_comparable: str = ""
+
+    def interval(self, model: str, slice_: str, metric: str) -> Interval | None:
+        """Return an interval; None where there is none."""
+        return self.intervals.get(model, {}).get(slice_, {}).get(metric)
+
+
+def judge(gates: Sequence[Gate], evidence: Evidence) -> list[Judgement]:
+    """Judge the candidate by every gate. A gate against a blessed model holds while there is none."""
     judgements = []
-    for gate in gates:
-        wanted = sorted(gate.each) if gate.each is not None else []
-        # A gate on all examples is judged even where nothing was evaluated: no verdict is no yes.
-        for name in sorted({*models[CANDIDATE], *([] if wanted else [OVERALL])}):
-            if name in slice_columns and sorted(slice_columns[name]) != wanted:
-                continue
-            examples = int(models[CANDIDATE].get(name, {}).get("example_count", 0))
-            if gate.each is None or examples >= gate.min_examples:
-                judgements.append(_judge(gate, name, examples, models))
+    for gate in (each for declared in gates for each in _spread(declared, evidence)):
+        if gate.against == EACH_BASELINE:
+            judgements.append(_not_judged(gate, "the config has no baselines"))
+            continue
+        if gate.against == BLESSED and BLESSED not in evidence.models:
+            judgements.append(_not_judged(gate, evidence.not_comparable or f"no {BLESSED} model yet"))
+            continue
+        judgements += _by_slices(gate, evidence)
     return judgements
+
+
+def _spread(gate: Gate, evidence: Evidence) -> list[Gate]:
+    """Return a gate for each model that it names."""
+    if gate.against == EACH_BASELINE and evidence.baselines:
+        names = list(evidence.baselines)
+    elif gate.against == BLESSED and BEST in evidence.models:
+        names = [BLESSED, BEST]
+    else:
+        return [gate]
+    key = "beats" if gate.beats is not None else "not_below"
+    return [gate.model_copy(update={key: name}) for name in names]
+
+
+def _by_slices(gate: Gate, evidence: Evidence) -> list[Judgement]:
+    candidate = evidence.models[CANDIDATE]
+    if gate.each is None:
+        # All examples are judged even where nothing was evaluated: no verdict is no yes.
+        names = [OVERALL]
+    else:
+        wanted = sorted(gate.each)
+        names = sorted(name for name in candidate if sorted(evidence.columns.get(name, [])) == wanted)
+    counts = {name: int(candidate.get(name, {}).get("example_count", 0)) for name in names}
+    judged = [name for name in names if gate.each is None or counts[name] >= gate.min_examples]
+    if not judged:
+        of = " x ".join(gate.each or [])
+        largest = max(counts.values(), default=0)
+        why = f"no slice of {of} has {gate.min_examples:,} examples, the largest has {largest:,}" if names else (
+            f"there is no slice of {of}: no test row has a value"
+        )  # fmt: skip
+        return [_not_judged(gate, why, of)]
+    return [_judge(gate, name, counts[name], evidence) for name in judged]
+
+
+def _not_judged(gate: Gate, why: str, slice_: str = OVERALL) -> Judgement:
+    return Judgement(
+        describe(gate), slice_, gate.metric, math.nan, math.nan, gate.against, math.nan, 0, True, f"not judged: {why}",
+        _direction(gate), judged=False,
+    )  # fmt: skip
 
 
 def describe(gate: Gate) -> str:
@@ -85,56 +152,63 @@ def describe(gate: Gate) -> str:
         else f"not below {gate.not_below}" + (f" by over {gate.by:g}" if gate.by else "")
     )
     each = f", each {' x '.join(gate.each)}" if gate.each else ""
+    noise = ", beyond noise" if gate.significant else ""
     floor = f" of {gate.min_examples:,} examples or more" if gate.min_examples else ""
-    return f"{gate.metric} {condition}{each}{floor}"
+    return f"{gate.metric} {condition}{noise}{each}{floor}"
 
 
-def _judge(gate: Gate, name: str, examples: int, models: Mapping[str, Slices]) -> Judgement:
-    metrics = models[CANDIDATE].get(name, {})
+def _judge(gate: Gate, name: str, examples: int, evidence: Evidence) -> Judgement:
+    metrics = evidence.models[CANDIDATE].get(name, {})
     value = metrics.get(gate.metric, math.nan)
     if gate.metric in _RANKING and metrics.get("mean_label") in (0.0, 1.0):
         value = math.nan  # with one class there is nothing to rank, whatever number a library gives
     nan = math.nan
 
-    def judged(limit: float, margin: float, passed: bool, why: str) -> Judgement:
+    def judged(limit: float, margin: float, passed: bool, why: str, of_margin: Interval | None = None) -> Judgement:
+        if not passed and gate.significant and of_margin is not None and of_margin[1] >= 0:
+            passed, why = True, f"{why}, which is within the noise"
         return Judgement(
-            describe(gate),
-            name,
-            gate.metric,
-            value,
-            limit,
-            gate.against,
-            margin,
-            examples,
-            passed,
-            why,
-            _direction(gate),
-        )
+            describe(gate), name, gate.metric, value, limit, gate.against, margin, examples, passed, why,
+            _direction(gate), True, evidence.interval(CANDIDATE, name, gate.metric), of_margin,
+        )  # fmt: skip
 
-    if gate.against is not None and gate.against not in models:
-        return judged(nan, nan, True, f"no {gate.against} model yet" if gate.against == BLESSED else "not evaluated")
+    if gate.against is not None and gate.against not in evidence.models:
+        return _not_judged(gate, f"{gate.against} was not evaluated")
     if math.isnan(value):
         return judged(nan, nan, False, _undefined(gate.metric, name, metrics))
-    if gate.at_least is not None or gate.at_most is not None:
+    if gate.against is None:
         limit = gate.at_least if gate.at_least is not None else gate.at_most
         assert limit is not None
-        margin = value - limit if gate.at_least is not None else limit - value
-        passed = margin >= 0
+        sign = 1 if gate.at_least is not None else -1
+        margin = sign * (value - limit)
         word = "reaches" if gate.at_least is not None else "stays under"
-        return judged(limit, margin, passed, f"{value:.4f} {word if passed else 'misses'} {limit:g}")
-    assert gate.against is not None
-    other = models[gate.against].get(name, {}).get(gate.metric, nan)
+        why = f"{value:.4f} {word if margin >= 0 else 'misses'} {limit:g}"
+        return judged(
+            limit, margin, margin >= 0, why, _moved(evidence.interval(CANDIDATE, name, gate.metric), sign, -limit)
+        )
+    other = evidence.models[gate.against].get(name, {}).get(gate.metric, nan)
     if math.isnan(other):
         return judged(nan, nan, False, f"{gate.metric} of {gate.against} cannot be computed on {name}")
     sign = -1 if gate.metric in LOWER_IS_BETTER else 1
-    better_by = sign * (value - other)
-    margin = better_by - gate.by if gate.beats is not None else better_by + gate.by
+    better_by, slack = sign * (value - other), -gate.by if gate.beats is not None else gate.by
+    margin = better_by + slack
     passed = margin > 0 if gate.beats is not None and not gate.by else margin >= -1e-12
-    limit = other + sign * (gate.by if gate.beats is not None else -gate.by)
     comparison = "better" if better_by >= 0 else "worse"
     return judged(
-        limit, margin, passed, f"{value:.4f} is {abs(better_by):.4f} {comparison} than {gate.against}'s {other:.4f}"
+        other - sign * slack,
+        margin,
+        passed,
+        f"{value:.4f} is {abs(better_by):.4f} {comparison} than {gate.against}'s {other:.4f}",
+        _moved(evidence.interval(gate.against, name, gate.metric), sign, sign * slack),
     )
+
+
+def _moved(interval: Interval | None, sign: int, by: float) -> Interval | None:
+    """Return the interval of sign * (x + by), where `interval` is x's."""
+    if interval is None:
+        return None
+    low, high = sorted(sign * (bound + by) for bound in interval)
+    return low, high
 
 
 def _direction(gate: Gate) -> Direction:

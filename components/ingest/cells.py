@@ -41,7 +41,7 @@ def numbers(text: pa.Array, decimal: Decimal = ".", thousands: Thousands | None 
 def _without_thousands(text: pa.Array, decimal: str, thousands: str) -> pa.Array:
     if thousands == " ":
         text = pc.replace_substring_regex(text, "[\u00a0\u202f]", " ")
-    grouped = rf"^[+-]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(decimal)}\d*)?$"
+    grouped = rf"^[+-]?[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(decimal)}\d*)?$"
     return pc.if_else(
         pc.match_substring_regex(text, grouped), pc.replace_substring(text, pattern=thousands, replacement=""), text
     )

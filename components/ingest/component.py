@@ -25,7 +25,7 @@ from components.ingest.splitting import SPLITS
 from components.refusal import RefusedError
 from configs import Config, canonical_json
 from configs.data import Data, span_number, spans_until
-from configs.features import History, RawColumn, histories
+from configs.features import History, RawColumn, columns_from_json, columns_to_json, histories
 
 COUNTS_FILE = "counts.json"
 DEAD_LETTERS_FILE = "dead_letters.jsonl"
@@ -40,7 +40,6 @@ class IngestSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "histories": ExecutionParameter(type=str),
         "evidence": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "files": ExecutionParameter(type=str, optional=True),
         "fingerprint": ExecutionParameter(type=str, optional=True),
     }
@@ -74,7 +73,7 @@ class IngestExecutor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict: dict[str, list[types.Artifact]], output_dict, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Write examples, catalogue and report. Raises RefusedError."""
         data = Data.model_validate_json(exec_properties["data"])
-        columns = {c["name"]: RawColumn(**c) for c in json.loads(exec_properties["columns"])}
+        columns = columns_from_json(exec_properties["columns"])
         files = [LogFile(**f) for f in json.loads(exec_properties["files"])]
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         report = artifact_utils.get_single_instance(output_dict["report"])
@@ -111,22 +110,20 @@ class _SplitFolder(dict):
 
 
 class Ingest(base_beam_component.BaseBeamComponent):
-    """Reads interaction logs into examples. `code` is a digest of our source; it only makes the cache key."""
+    """Reads interaction logs into examples."""
 
     SPEC_CLASS = IngestSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(IngestExecutor)
     DRIVER_CLASS = IngestDriver
 
-    def __init__(self, config: Config, evidence: str, code: str):
-        columns = [asdict(column) for column in config.raw_columns.values()]
+    def __init__(self, config: Config, evidence: str):
         super().__init__(
             spec=IngestSpec(
                 data=canonical_json(config.data),
                 source=config.source,
-                columns=json.dumps(columns, sort_keys=True),
+                columns=columns_to_json(config.raw_columns.values()),
                 histories=json.dumps([asdict(history) for history in histories(config.features)], sort_keys=True),
                 evidence=evidence,
-                code=code,
                 examples=types.Channel(type=standard_artifacts.Examples),
                 catalogue=types.Channel(type=Catalogue),
                 report=types.Channel(type=IngestReport),

@@ -63,9 +63,20 @@ def find_files(data: Data, source: str) -> list[LogFile]:
 
 
 def fingerprint(files: list[LogFile]) -> str:
-    """Return a digest that changes when a file is added, removed, resized or rewritten."""
-    text = "\n".join(f"{f.path}\t{f.bytes}\t{f.modified}" for f in files)
+    """Return a digest that changes when a file is added, removed, resized or rewritten.
+
+    Of local and mounted files the time of the last change counts too, which no program can set back: one rewritten
+    with its size and time of modification kept is seen. Remote file systems have no such time.
+    """
+    text = "\n".join(f"{f.path}\t{f.bytes}\t{f.modified}\t{_changed(f.path)}" for f in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_ctime_ns
+    except OSError:
+        return 0
 
 
 def _is_data(path: str) -> bool:

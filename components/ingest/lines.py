@@ -18,6 +18,9 @@ from components.refusal import RefusedError
 BLOCK_BYTES = 4 << 20
 MAX_LINE_BYTES = 256 << 20
 KEPT_CHARACTERS = 500
+# The most that gzip can is 1032, with one byte over and over; logs come to 5 or 20, the dullest to less than 100.
+MAX_GZIP_RATIO = 200
+UNSUSPICIOUS_BYTES = 64 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -60,7 +63,7 @@ def open_file(file: LogFile):
 
 def line_blocks(piece: Piece) -> Iterator[tuple[bytes, np.ndarray]]:
     """Yield blocks of whole lines with the offset at which each line begins."""
-    line = 0
+    line = taken = 0
     with open_file(piece.file) as stream:
         at = piece.start
         rest = b""
@@ -72,6 +75,12 @@ def line_blocks(piece: Piece) -> Iterator[tuple[bytes, np.ndarray]]:
             chunk = stream.read(BLOCK_BYTES)
             if not chunk:
                 break
+            taken += len(chunk)
+            if piece.file.gzipped and taken > max(UNSUSPICIOUS_BYTES, MAX_GZIP_RATIO * piece.file.bytes):
+                raise RefusedError(
+                    f"{piece.file.path}: its gzip unpacks to more than {MAX_GZIP_RATIO} times its "
+                    f"{piece.file.bytes:,} bytes, as no log does. Unpack it and see what it holds."
+                )
             cut = chunk.rfind(b"\n") + 1
             block, next_rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
             if len(next_rest) > MAX_LINE_BYTES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +25,7 @@ from components.ingest.files import LogFile
 from components.ingest.lines import (
     BYTE_ORDER_MARK,
     KEPT_CHARACTERS,
+    MAX_LINE_BYTES,
     Piece,
     check_encoding,
     is_utf8,
@@ -34,6 +36,7 @@ from components.ingest.lines import (
 from components.refusal import RefusedError
 from configs.data import Data
 
+MAX_COLUMNS = 5_000
 VALUE_SEPARATOR = "\x1f"  # ASCII's unit separator: joins the values of formats that have lists
 
 
@@ -76,7 +79,12 @@ def column_names(data: Data, file: LogFile) -> list[str]:
         ]
     except pa.ArrowInvalid as error:
         raise _unreadable(file, error) from None
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if len(names) > MAX_COLUMNS:
+        raise RefusedError(
+            f"{file.path}: the header names {len(names):,} columns, and at most {MAX_COLUMNS:,} are read. "
+            "Is the delimiter right? Else keep only the columns that the config uses."
+        )
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise RefusedError(f"{file.path}: the header names {', '.join(map(repr, twice))} twice. Mend the producer.")
     return names
 
@@ -100,7 +108,7 @@ def any_names(file: LogFile) -> list[str]:
             names.update(dict.fromkeys(sorted(tf.train.Example.FromString(record).features.feature)))
         return list(names)
     with open_file(file) as stream:
-        for number, line in enumerate(islice(stream, 1000)):
+        for number, line in enumerate(islice(iter(lambda: stream.readline(MAX_LINE_BYTES), b""), 1000)):
             if not number:
                 check_encoding(file, line)
                 if line.lstrip().startswith(b"["):

@@ -45,7 +45,6 @@ class ReportSpec(ComponentSpec):
         "config": ExecutionParameter(type=str),
         "model_folder": ExecutionParameter(type=str),
         "nodes": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
         "history": ExecutionParameter(type=str, optional=True),
     }
     # All optional: of a refused run there is only what came before the refusal.
@@ -100,13 +99,12 @@ class Report(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReportExecutor)
     DRIVER_CLASS = ReportDriver
 
-    def __init__(self, config: Config, nodes: Sequence[str], code: str, **inputs: types.BaseChannel):
+    def __init__(self, config: Config, nodes: Sequence[str], **inputs: types.BaseChannel):
         super().__init__(
             spec=ReportSpec(
                 config=canonical_json(config),
                 model_folder=config.model_folder,
                 nodes=json.dumps(list(nodes)),
-                code=code,
                 run_report=types.Channel(type=RunReport),
                 **inputs,
             )
@@ -127,7 +125,12 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "name": config["name"],
         "run": history["run"],
         "at": history["at"],
-        "outcome": verdict.outcome(history["nodes"], verdicts, len(judged["judgements"]) if judged else 0, pushed),
+        "outcome": verdict.outcome(
+            history["nodes"],
+            verdicts,
+            sum(j.get("judged", True) for j in judged["judgements"]) if judged else 0,
+            pushed,
+        ),
         "pushed": pushed,
         "serving_check": checked,
         "data_gate": gate,
@@ -135,7 +138,9 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "models": list(judged["metrics"]) if judged else [],
         "gates": [],
         "slices": [],
-        "metric": next((g["metric"] for g in config["evaluation"]["gates"] if g["metric"] != "example_count"), "auc"),
+        "metric": next((j["metric"] for j in judged["judgements"] if j["metric"] != "example_count"), "auc")
+        if judged
+        else "auc",
         "training": None,
         "features": [],
         "nodes": history["nodes"],
@@ -152,7 +157,7 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         by_name = slices.read_slices(inputs["evaluation"].uri, facts["models"])
         names = order.worst_first(by_name, judged["judgements"], facts["metric"])
         curves = order.kept_curves(by_name, names)
-        facts["gates"] = verdict.with_intervals(judged["judgements"], by_name)
+        facts["gates"] = [verdict.as_shown(j) for j in judged["judgements"]]
         facts["slices"] = [{k: v for k, v in by_name[n].items() if k != "curves"} for n in [OVERALL, *names]]
     if "model_run" in inputs:
         facts["training"] = training.history(

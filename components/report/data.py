@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -72,9 +72,7 @@ def _kind(reason: str) -> str:
     return (column + "".join("…" if i and part.startswith("'") else part for i, part in enumerate(rest)))[:120]
 
 
-def features(
-    statistics: types.Artifact, baseline: str | None, gate: Mapping[str, Any] | None, skip: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def features(statistics: types.Artifact, baseline: str | None, gate: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return what TFDV found of each column: by split and, from the folder of `baseline`, of the last accepted run.
 
     `gate` holds the data gate's findings and distances; the columns it refused come first.
@@ -84,7 +82,7 @@ def features(
         sets[LAST] = tfdv.load_stats_binary(os.path.join(baseline, BASELINE_FILE))
     by_set = {name: {_path(f): f for f in list_.datasets[0].features} for name, list_ in sets.items()}
     totals = {name: list_.datasets[0].num_examples for name, list_ in sets.items()}
-    names = sorted({path for found in by_set.values() for path in found} - set(skip))
+    names = sorted({path for found in by_set.values() for path in found})
     distances = gate["distances"] if gate else {"skew": {}, "drift": {}}
     findings = gate["findings"] if gate else []
     rows = []

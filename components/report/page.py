@@ -12,7 +12,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from components.evaluator.gates import CANDIDATE, OVERALL
+from components.evaluator.gates import BEST, CANDIDATE, OVERALL
 from components.report.order import FEW_EXAMPLES, FEW_LABELS, MOST_ROWS
 from configs.gates import BLESSED, LOWER_IS_BETTER
 
@@ -91,7 +91,7 @@ def environment() -> jinja2.Environment:
 
 def model_title(name: str) -> str:
     """Return what people call a model of the evaluation."""
-    return {CANDIDATE: "this run", BLESSED: "last blessed"}.get(name, name)
+    return {CANDIDATE: "this run", BLESSED: "last blessed", BEST: "best of the last blessed"}.get(name, name)
 
 
 def moment(seconds: float | None) -> str:

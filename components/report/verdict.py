@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.data_gate import FINDINGS_FILE
-from components.evaluator.gates import CANDIDATE, OVERALL
+from components.evaluator.gates import OVERALL
 from components.outcomes import NodeId, NodeState, RunState
 from components.serving_check import RESULT_FILE
-from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, read_json
-from configs.gates import LOWER_IS_BETTER
+from components.verdict import VERDICT_FILE, Reason, Ruling, Verdict, read_json
 
 _PLACES = {
     NodeId.DATA_GATE: ("#anomalies", "Data, findings"),
@@ -37,33 +36,15 @@ def serving_check(folder: str) -> dict[str, Any]:
     return {**seen, "ok": not seen["problems"]}
 
 
-def with_intervals(
-    judgements: Sequence[Mapping[str, Any]], slices: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the judgements, each with its value's and its margin's interval from TFMA's results."""
-    found = []
-    for judgement in judgements:
-        metrics = slices.get(judgement["slice"], {})
-        own = metrics.get("metrics", {}).get(CANDIDATE, {}).get(judgement["metric"], [None, None, None])
-        compared = own
-        if judgement["against"] is not None:
-            against = metrics.get("differences", {}).get(judgement["against"], {})
-            compared = against.get(judgement["metric"], [None, None, None])
-        found.append({**judgement, "value_interval": own[1:], "margin_interval": _margins(judgement, compared)})
-    return found
-
-
-def _margins(judgement: Mapping[str, Any], compared: Sequence[float | None]) -> list[float | None]:
-    """Shift what was compared so that its value becomes the margin: bounds turn round where less is better."""
-    value, low, high = compared
-    if value is None or low is None or high is None or judgement["margin"] is None:
-        return [None, None]
-    if judgement["against"] is not None:
-        down = judgement["metric"] in LOWER_IS_BETTER
-    else:
-        down = judgement.get("direction") == Direction.AT_MOST
-    bounds = (value - high, value - low) if down else (low - value, high - value)
-    return [judgement["margin"] + bound for bound in bounds]
+def as_shown(judgement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a judgement as the page takes it; those of earlier versions know neither intervals nor `judged`."""
+    unknown = [None, None]
+    return {
+        **judgement,
+        "judged": judgement.get("judged", True),
+        "value_interval": judgement.get("value_interval") or unknown,
+        "margin_interval": judgement.get("margin_interval") or unknown,
+    }
 
 
 def outcome(
@@ -80,6 +61,7 @@ def outcome(
             "by": stopped.by,
             "sentence": stopped.sentence,
             "reasons": [_linked(reason, stopped.by) for reason in stopped.reasons],
+            "notes": list(stopped.notes),
             "next": stopped.next,
         }
     failed_nodes = [n for n in nodes if n["state"] == NodeState.FAILED]
@@ -112,6 +94,7 @@ def outcome(
         "by": None,
         "sentence": f"May serve: {held if conditions else 'no gate is set'}, the serving check passed, and {where}.",
         "reasons": [],
+        "notes": [note for verdict in verdicts for note in verdict.notes],
         "next": "",
     }
 

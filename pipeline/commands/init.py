@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from configs.data import FileFormat, TimeUnit
+
 
 def init(
     data: Annotated[Path, typer.Option(help="The logs: a file, a folder or a glob.")],
@@ -17,25 +19,57 @@ def init(
     item: Annotated[str | None, typer.Option(help="Column of the item, if the guess is wrong.")] = None,
     time: Annotated[str | None, typer.Option(help="Column of the event's time, if the guess is wrong.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, if the guess is wrong.")] = None,
+    positive: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="What makes a row positive: '>= 4', '== click'.")
+    ] = None,
+    positives_only: Annotated[
+        bool, typer.Option("--positives-only", help="There is no label: every row is a positive.")
+    ] = False,
+    timeless: Annotated[bool, typer.Option("--timeless", help="There is no time: the rows have no order.")] = False,
+    time_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="With --time: how it is written, as '%d/%m/%Y %H:%M'.")
+    ] = None,
+    time_unit: Annotated[TimeUnit | None, typer.Option(help="With --time: its unit since 1970, or iso8601.")] = None,
+    format_: Annotated[
+        FileFormat | None, typer.Option("--format", help="Format of the logs, if their name does not say it.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="CSV only: what parts the columns, if the guess is wrong.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the config.")] = False,
 ) -> None:
     """Look at logs, propose a config and a first schema, and say what was guessed."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from configs import ConfigError
     from pipeline.quiet import quiet
 
-    with quiet(os.devnull) as terminal:
-        from pipeline.proposal import propose
+    for one, other in (("--label", "--positives-only"), ("--time", "--timeless")):
+        if (label if one == "--label" else time) and (positives_only if one == "--label" else timeless):
+            raise ConfigError(f"{one} and {other} exclude each other")
+    if (time_format or time_unit) and not time:
+        raise ConfigError("--time-format and --time-unit say how the column of --time is written: name it too")
+    if time_format and time_unit:
+        raise ConfigError("--time-format and --time-unit exclude each other")
+    if positive and positives_only:
+        raise ConfigError("--positive and --positives-only exclude each other")
+    with quiet(os.devnull):
+        from pipeline.proposal import Given, propose
 
-        proposal = propose(str(data), name, {"user": user, "item": item, "time": time, "label": label})
+        given = Given(
+            user, item, time, label, positive, positives_only, timeless, time_format, time_unit, format_, delimiter
+        )
+        proposal = propose(str(data), name, given)
         target = output or Path("configs") / f"{proposal.name}.yaml"
         schema = proposal.write(target, overwrite=force)
     console = Console(highlight=False)
-    del terminal
     table = Table("column", "role", "why", box=None, pad_edge=False, header_style="bold")
     for guess in proposal.guesses:
-        table.add_row(guess.column, guess.role, guess.why)
+        table.add_row(escape(guess.column), escape(guess.role), escape(guess.why))
     console.print(table)
+    for warning in proposal.warnings:
+        console.print(f"\n[yellow]warning[/yellow]  {escape(warning)}")
     console.print(f"\nwritten: {target} and {schema}")
     console.print(f"Look both over: guesses are guesses. Then: recsys run {target}")

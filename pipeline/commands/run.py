@@ -219,7 +219,11 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    titles = {"candidate": f"{settings.model.type} (this run)", "blessed": "last blessed"}
+    titles = {
+        "candidate": f"{settings.model.type} (this run)",
+        "blessed": "last blessed",
+        "blessed_best": "best of the last blessed",
+    }
     for name, metrics in judged["metrics"].items():
         figures = [f"{metrics[m]:.4f}" for m in ("auc", "gauc", "logloss", "prauc", "calibration")]
         table.add_row(titles.get(name, name), *figures)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from functools import cache
-from pathlib import Path
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen, Transform
+from tfx.components import ExampleValidator
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
-import components
-import configs
-import models
-import transforms
 from components.artifacts import DataBlessing
+from components.beam import IN_PROCESS
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
@@ -30,9 +22,12 @@ from components.report.component import Report
 from components.resolvers import LatestAcceptedData, LatestBlessedModel
 from components.schema import CuratedSchema, column_types
 from components.serving_check import ServingCheck
+from components.statistics import StatisticsGen
 from components.trainer import feature_table, trainer
+from components.transform.component import Transform
 from configs import Config
 from configs.data import span_number
+from configs.features import columns_to_json
 from pipeline.running.store import connection
 
 _TRANSFORMED_FILES = 4  # at least
@@ -48,11 +43,11 @@ def create_pipeline(
     `accepted` and `blessed` find what earlier runs left.
     """
     root = config.runs_folder
-    columns = json.dumps([asdict(column) for column in config.raw_columns.values()], sort_keys=True)
+    columns = columns_to_json(config.raw_columns.values())
 
-    ingest = Ingest(config, evidence=f"{root}/refused", code=_source("components/ingest", "configs"))
-    statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
-    schema = CuratedSchema(config, statistics.outputs["statistics"], code=_source("components/schema.py"))
+    ingest = Ingest(config, evidence=f"{root}/refused")
+    statistics = StatisticsGen(ingest.outputs["examples"], _statistics_options(config))
+    schema = CuratedSchema(config, statistics.outputs["statistics"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Only our own strategies look at spans.
     before = {"before": span_number(config.data.span)} if config.data.span and accepted is LatestAcceptedData else {}
@@ -61,7 +56,6 @@ def create_pipeline(
     )
     gate = DataGate(
         config,
-        code=_source("components/data_gate.py"),
         examples=ingest.outputs["examples"],
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
@@ -76,24 +70,21 @@ def create_pipeline(
             "features": feature_table(config),
             "time": config.data.time,
             **({"weight": config.data.weight} if config.data.weight else {}),
-            "code": _source("transforms"),
         },
         disable_statistics=True,
+        disable_analyzer_cache=True,  # nothing reads it
     )
-    if config.beam.runner == "FnApiRunner":
-        # As it is by default it would write one file, and training deals out files to workers.
+    if config.beam.runner == IN_PROCESS:
+        # The default is one file, and training deals out files to workers.
         bundles = max(_TRANSFORMED_FILES, config.training.workers)
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
 
-    training_code = _source("models", "transforms", "components/trainer.py")
-
     def train(model, name: str):
         return trainer(
             config,
             model,
-            training_code,
             transform.outputs["transformed_examples"],
             transform.outputs["transform_graph"],
         ).with_id(name)
@@ -102,22 +93,22 @@ def create_pipeline(
     baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
     blessed_model = Resolver(
         strategy_class=blessed,
-        config=before,
+        config={**before, "split": config.split_digest} if blessed is LatestBlessedModel else {},
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
     ).with_id(NodeId.BLESSED_MODEL)
     evaluator = Evaluator(
         config,
-        code=_source("components/evaluator"),
         examples=ingest.outputs["examples"],
         model=candidate.outputs["model"],
+        report=ingest.outputs["report"],
         blessed_model=blessed_model.outputs["model"],
+        blessed=blessed_model.outputs["model_blessing"],
         baselines={name: node.outputs["model"] for name, node in baselines.items()},
     )
     serving_check = ServingCheck(
         config,
         columns,
-        code=_source("components/serving_check.py", "components/requests.py"),
         model=candidate.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         examples=ingest.outputs["examples"],
@@ -125,7 +116,6 @@ def create_pipeline(
     pusher = Pusher(
         config,
         columns,
-        code=_source("components/pusher.py"),
         model=candidate.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
@@ -140,7 +130,6 @@ def create_pipeline(
     report = Report(
         config,
         nodes=[node.id for node in judged],
-        code=_source("components/report"),
         examples=ingest.outputs["examples"],
         report=ingest.outputs["report"],
         statistics=statistics.outputs["statistics"],
@@ -171,18 +160,3 @@ def _statistics_options(config: Config) -> StatsOptions | None:
     if not sequences:
         return None
     return StatsOptions(feature_allowlist=[name for name in column_types(config) if name not in sequences])
-
-
-@cache
-def _source(*paths: str) -> str:
-    """Return a digest of our own Python source below some paths: TFX's cache key knows only a module file's text."""
-    folders = {p.__name__: Path(p.__file__ or "").parent for p in (components, configs, models, transforms)}
-    hashed = hashlib.sha256()
-    for path in paths:
-        room, _, inner = path.partition("/")
-        target = folders[room] / inner
-        for file in [target] if target.suffix == ".py" else sorted(target.rglob("*.py")):
-            hashed.update(
-                file.relative_to(folders[room].parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
-            )
-    return hashed.hexdigest()[:16]

@@ -26,6 +26,7 @@ from components.refusal import RefusedError
 from components.verdict import Verdict, read_verdict
 from configs import Config
 from pipeline.graph.build import create_pipeline
+from pipeline.graph.digests import add_digests
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
@@ -64,6 +65,7 @@ class Graph:
 
     def __init__(self, config: Config, pipeline: Pipeline | None = None):
         self._pipeline: pipeline_pb2.Pipeline = Compiler().compile(pipeline or create_pipeline(config))
+        add_digests(self._pipeline)
         self._root = config.runs_folder
         os.makedirs(self._root, exist_ok=True)
 

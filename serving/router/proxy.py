@@ -33,7 +33,7 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_
 from configs.serving import Rollback
 from serving.release import CANARY, STABLE
 from serving.router.split import Split, choose_arm
-from serving.server import json_tensor, rest_server
+from serving.server import http_server, json_answers
 from serving.server.grpc_server import INT32_MAX
 from serving.server.status import Code, ServingError
 
@@ -295,7 +295,7 @@ class RestProxy:
                 data = await response.read()
                 return Answer(data, lambda: _rest_scores(data), response.status, response.content_type)
         except (aiohttp.ClientError, TimeoutError) as error:
-            message = json_tensor.error_body(f"the model server at {self._base} does not answer: {error}")
+            message = json_answers.error_body(f"the model server at {self._base} does not answer: {error}")
             return Answer(message, status=504 if isinstance(error, TimeoutError) else 503)
 
     def _user(self, request: web.BaseRequest, body: bytes) -> str | None:
@@ -403,7 +403,7 @@ async def serve(
             connector = aiohttp.TCPConnector(limit=0)
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, connector=connector))
             handler = RestProxy(router, session, f"http://{rest_server_address}")
-            rest = await rest_server.start(handler, host, rest_port, INT32_MAX, None)
+            rest = await http_server.start(handler, host, rest_port, http_server.HttpLimits())
         looking = asyncio.create_task(_look(router, conditions))
         ready()
         await stop.wait()

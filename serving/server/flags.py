@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags as absl_flags
 from google.protobuf import message, text_format
 
-from serving.server import config_protos
+from serving.server import config_protos, limits
 from serving.server.batching import BatchingParameters
 from serving.server.server_core import PLATFORM
 from serving.server.status import ServingError, invalid_argument
@@ -49,14 +49,27 @@ _FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("monitoring_config_file", "", "Text MonitoringConfig: Prometheus metrics on the REST port."),
     ("allow_version_labels_for_unavailable_models", False, "Labels may name versions that are not loaded yet."),
     ("enable_grpc_healthcheck_service", False, "Serve grpc.health.v1."),
+    ("enable_signature_method_name_check", False, "Classify and Regress take only signatures of these methods."),
     ("version", False, "Print the version and end."),
 )  # fmt: skip
 _OWN_FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("enable_grpc_reflection", False, "Serve grpc.reflection."),
     ("host", "0.0.0.0", "Address to listen on."),
     ("max_concurrent_requests", 1024, "Requests in the server at once; more get RESOURCE_EXHAUSTED."),
-    ("max_batch_rows", 0, "Rows of one request; more get INVALID_ARGUMENT. 0: no limit."),
-    ("max_message_bytes", 2**31 - 1, "Size of one request on either protocol; larger get RESOURCE_EXHAUSTED."),
+    ("max_batch_rows", limits.DEFAULT_ROWS, "Rows of one request; more get INVALID_ARGUMENT. 0: no limit."),
+    ("max_request_elements", limits.DEFAULT_ELEMENTS, "Elements of its tensors, repeated ones too. 0: no limit."),
+    ("max_request_bytes", limits.DEFAULT_BYTES, "Bytes of them, strings padded to the longest. 0: no limit."),
+    ("max_message_bytes", 32 << 20, "Size of one request, unpacked; larger get RESOURCE_EXHAUSTED."),
+    ("max_inflight_bytes", 256 << 20, "Bytes of large requests in the server at once; more get RESOURCE_EXHAUSTED."),
+    ("max_connections", 0, "Connections of each protocol. 0: as many as the process may have descriptors for."),
+    ("connection_header_seconds", 10.0, "How long a new connection may take to say what it wants."),
+    ("connection_body_seconds", 30.0, "How long the rest of a request may take to come."),
+    ("connection_idle_seconds", 120.0, "How long a connection may stay open between requests."),
+    ("model_control_address", "", "host:port or unix:PATH that takes HandleReloadConfigRequest; default: none."),
+    ("model_control_from", "auto", "Whose --port takes: nobody, file (copies of --model_config_file), loopback, "
+     "anybody; auto: file where there is one, else loopback."),
+    ("model_control_paths", "", "Comma-separated folders that models and request logs may be put under by RPC; *: any. "
+     "Default: the folders of the models and logs configured at the start."),
     ("num_session_threads", 4, "Threads for runs too long for the event loop."),
     ("num_processes", 1, "Server processes behind the port."),
     ("shutdown_grace_seconds", 30.0, "How long requests in flight may take to end after SIGTERM."),
@@ -130,9 +143,7 @@ def parse(argv: Sequence[str]) -> ServerOptions:
         )
     if not flags["port"] and not flags["grpc_socket_path"]:
         raise invalid_argument("--port is 0 and --grpc_socket_path is not given: there is nothing to listen on")
-    for name in ("max_concurrent_requests", "max_message_bytes", "num_session_threads", "num_processes"):
-        if flags[name] < 1:
-            raise invalid_argument(f"--{name} must be positive; got {flags[name]}")
+    _check_numbers(flags)
     batching = None
     if flags["enable_batching"]:
         file = flags["batching_parameters_file"]
@@ -141,8 +152,41 @@ def parse(argv: Sequence[str]) -> ServerOptions:
     if flags["monitoring_config_file"]:
         prometheus = _read(flags["monitoring_config_file"], "MonitoringConfig").prometheus_config
         path = (prometheus.path or DEFAULT_PROMETHEUS_PATH) if prometheus.enable else None
-    ssl_config = _read(flags["ssl_config_file"], "SSLConfig") if flags["ssl_config_file"] else None
+    ssl_config = _ssl_config(flags["ssl_config_file"]) if flags["ssl_config_file"] else None
     return ServerOptions(flags, batching, path, ssl_config, model_server_config(flags))
+
+
+_POSITIVE = (
+    "max_concurrent_requests",
+    "max_message_bytes",
+    "max_inflight_bytes",
+    "num_session_threads",
+    "num_processes",
+    "connection_header_seconds",
+    "connection_body_seconds",
+    "connection_idle_seconds",
+)
+_NOT_NEGATIVE = ("max_batch_rows", "max_request_elements", "max_request_bytes", "max_connections")
+
+
+def _check_numbers(flags: dict[str, Any]) -> None:
+    for name in _POSITIVE:
+        if flags[name] <= 0:
+            raise invalid_argument(f"--{name} must be positive; got {flags[name]}")
+    for name in _NOT_NEGATIVE:
+        if flags[name] < 0:
+            raise invalid_argument(f"--{name} must not be negative; got {flags[name]}")
+
+
+def _ssl_config(file: str) -> Any:
+    config = _read(file, "SSLConfig")
+    if not config.server_key or not config.server_cert:
+        raise invalid_argument(f"{file}: the SSL config needs server_key and server_cert, both as PEM text")
+    if config.client_verify and not config.custom_ca:
+        raise invalid_argument(
+            f"{file}: client_verify needs custom_ca, the PEM text of the authority that signs clients' certificates"
+        )
+    return config
 
 
 def _read(file: str, kind: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from serving.server import tensor_proto
+from serving.server.limits import Budget, RequestLimits
 from serving.server.saved_model import (
     CLASSIFY_METHOD,
     DEFAULT_SIGNATURE,
@@ -22,6 +23,8 @@ from serving.server.saved_model import (
 from serving.server.status import Code, ServingError, invalid_argument
 from serving.server.tensor_proto import Column, as_array, column, varint
 
+_EXTRA_NAMED = 100  # so many inputs more than the signature has are named in the error
+
 
 def predict_signature(bundle: SavedModelBundle, name: str) -> Signature:
     """The signature a PredictRequest asks for."""
@@ -31,14 +34,16 @@ def predict_signature(bundle: SavedModelBundle, name: str) -> Signature:
     return signature
 
 
-def predict_columns(signature: Signature, tensors: Any) -> dict[str, Column]:
+def predict_columns(signature: Signature, tensors: Any, budget: Budget | None = None) -> dict[str, Column]:
     """The inputs of `tensors` (a map of TensorProto) in the signature's order, defaults filled in."""
     declared = signature.inputs
+    if len(tensors) > len(declared) + _EXTRA_NAMED:
+        raise invalid_argument(f"input size does not match signature: {len(tensors)}!={len(declared)}")
     sent = dict(tensors.items())  # one pass through the protobuf runtime; its maps cost at every look
     if sent.keys() != declared.keys():
         check_inputs(signature, sent)
     return {
-        name: column(sent[name], each, position) if name in sent else _default(each)
+        name: column(sent[name], each, position, budget) if name in sent else _default(each)
         for position, (name, each) in enumerate(declared.items())
     }
 
@@ -127,14 +132,17 @@ def encode_predict_response(
     return b"".join(parts)
 
 
-def serialized_examples(request_input: Any) -> np.ndarray:
+def serialized_examples(request_input: Any, limits: RequestLimits) -> np.ndarray:
     """The Examples of an Input message, serialized, each with the shared context before it."""
     kind = request_input.WhichOneof("kind")
     if kind == "example_list":
+        limits.check_rows(len(request_input.example_list.examples))
         examples = [example.SerializeToString() for example in request_input.example_list.examples]
     elif kind == "example_list_with_context":
         both = request_input.example_list_with_context
+        limits.check_rows(len(both.examples))
         context = both.context.SerializeToString()
+        limits.check_bytes(len(context) * len(both.examples))
         examples = [context + example.SerializeToString() for example in both.examples]
     else:
         examples = []
@@ -152,13 +160,17 @@ class ExampleTask:
     outputs: dict[str, str]
 
 
-def example_task(bundle: SavedModelBundle, name: str, method: str) -> ExampleTask:
-    """Check that signature `name` can be used as `method` (classify or regress)."""
+def example_task(bundle: SavedModelBundle, name: str, method: str, check_method: bool = False) -> ExampleTask:
+    """Check that signature `name` can be used as `method` (classify or regress).
+
+    `check_method` asks for the signature to be named so as well (--enable_signature_method_name_check): signatures of
+    TensorFlow 2 are all of the predict method, whatever their outputs.
+    """
     signature = bundle.signatures.get(name or DEFAULT_SIGNATURE)
     kind = "classification" if method == CLASSIFY_METHOD else "regression"
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {name or DEFAULT_SIGNATURE}")
-    if signature.method != method:
+    if check_method and signature.method != method:
         raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method}")
     if len(signature.inputs) != 1:
         raise invalid_argument("Expected one input Tensor.")

@@ -1,27 +1,29 @@
-"""REST bodies to columns and outputs to JSON, as TensorFlow Serving reads and writes them.
+"""REST bodies to columns, as TensorFlow Serving reads them.
 
-orjson does the work; it refuses the bare NaN and Infinity that this API allows and would write null for them, so both
-ways fall back to the standard library where such a value occurs.
+orjson does the work; it refuses the bare NaN and Infinity that this API allows, so the standard library reads what has
+them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
+from serving.server.limits import DEFAULT_BYTES, Budget, RequestLimits, check_rank, width_of
 from serving.server.saved_model import Input, Signature
 from serving.server.status import Code, ServingError, invalid_argument
 from serving.server.tensor_proto import Column
 
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _SHOWN_CHARACTERS = 200  # of a value in an error message; a client's whole body is not sent back
+_SHOWN_VALUES = 400  # as many as could stand in so many characters
 _INTEGERS = {3: 32, 4: 8, 5: 16, 6: 8, 9: 64, 17: 16, 22: 32, 23: 64}
 _UNSIGNED = {4, 17, 22, 23}
 _TYPE_NAMES = {
@@ -36,15 +38,28 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as refused:
+        if b"NaN" not in body and b"Infinity" not in body:  # then nothing else would read it either
+            raise _unreadable(refused.pos, refused.msg) from refused
         try:
-            document = json.loads(body)
+            document = json.loads(body, parse_float=_finite)
         except (ValueError, RecursionError) as error:
-            offset = getattr(error, "pos", 0)
-            raise invalid_argument(f"JSON Parse error: Invalid value. at offset: {offset} ({error})") from error
+            raise _unreadable(getattr(error, "pos", 0), error) from error
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {_show(document)} Is not object")
     return document
+
+
+def _unreadable(offset: int, why: object) -> ServingError:
+    return invalid_argument(f"JSON Parse error: Invalid value. at offset: {offset} ({why})")
+
+
+def _finite(text: str) -> float:
+    """A number of the document; infinity has a name of its own, and 1e400 is not it."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("number is infinity when parsed as double")
+    return value
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
@@ -57,8 +72,12 @@ def signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
-def predict_columns(document: Mapping[str, Any], signature: Signature) -> tuple[dict[str, Column], bool]:
+def predict_columns(
+    document: Mapping[str, Any], signature: Signature, budget: Budget | None = None
+) -> tuple[dict[str, Column], bool]:
     """The columns a predict body sends (those it leaves out are missing here), and whether it sent rows."""
+    if budget is None:
+        budget = RequestLimits().budget(DEFAULT_BYTES)
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
         raise invalid_argument(
@@ -66,18 +85,19 @@ def predict_columns(document: Mapping[str, Any], signature: Signature) -> tuple[
             "keys to exist "
         )
     if rows:
-        return _from_instances(document, signature), True
+        return _from_instances(document, signature, budget), True
     if columns:
-        return _from_inputs(document["inputs"], signature), False
+        return _from_inputs(document["inputs"], signature, budget), False
     raise invalid_argument("Missing 'inputs' or 'instances' key")
 
 
-def _from_instances(document: Mapping[str, Any], signature: Signature) -> dict[str, Column]:
+def _from_instances(document: Mapping[str, Any], signature: Signature, budget: Budget) -> dict[str, Column]:
     instances = document["instances"]
     if not isinstance(instances, list):
         raise invalid_argument(f"JSON Value: {_show(document)} Excepting 'instances' to be an list/array")
     if not instances:
         raise invalid_argument(f"JSON Value: {_show(document)} No values in 'instances' array")
+    budget.limits.check_rows(len(instances))
     declared = signature.inputs
     if not _is_object(instances[0]):
         if len(declared) != 1:
@@ -89,7 +109,7 @@ def _from_instances(document: Mapping[str, Any], signature: Signature) -> dict[s
             if _is_object(each):
                 raise invalid_argument(f"Expecting value/list but got object at item {position} of input list")
         ((name, only),) = declared.items()
-        return {name: _tensor(instances, only)}
+        return {name: _tensor(instances, only, budget)}
     keys = instances[0].keys() if isinstance(instances[0], dict) else set()
     unknown = [key for key in keys if key not in declared]
     required = {name for name, each in declared.items() if each.default is None}
@@ -105,7 +125,7 @@ def _from_instances(document: Mapping[str, Any], signature: Signature) -> dict[s
     for name, each in declared.items():
         if name in keys:
             try:
-                columns[name] = _tensor([row[name] for row in instances], each)
+                columns[name] = _tensor([row[name] for row in instances], each, budget)
             except ServingError as error:
                 raise invalid_argument(
                     f"Failed to process element: 0 key: {name} of 'instances' list. Error: {error.message}"
@@ -113,7 +133,7 @@ def _from_instances(document: Mapping[str, Any], signature: Signature) -> dict[s
     return columns
 
 
-def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
+def _from_inputs(value: Any, signature: Signature, budget: Budget) -> dict[str, Column]:
     declared = signature.inputs
     if not _is_object(value):
         if len(declared) != 1:
@@ -122,11 +142,11 @@ def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
                 "tensorinfo_map"
             )
         ((name, only),) = declared.items()
-        return {name: _tensor(value, only)}
+        return {name: _tensor(value, only, budget)}
     columns = {}
     for name, each in declared.items():
         if name in value:
-            columns[name] = _tensor(value[name], each)
+            columns[name] = _tensor(value[name], each, budget)
         elif each.default is None:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
     return columns
@@ -140,16 +160,31 @@ def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def _tensor(value: Any, declared: Input) -> Column:
+def _tensor(value: Any, declared: Input, budget: Budget) -> Column:
     """A scalar, list or nested list as one tensor."""
     if type(value) is not list:
         return np.array(_leaves([value], declared)[0], declared.numpy)
-    kinds = set(map(type, value))
-    if list not in kinds:
-        return _leaves(value, declared)
+    if list not in set(map(type, value)):
+        leaves = _leaves(value, declared)
+        if len(leaves) > budget.free_rows:
+            budget.take(declared, (len(leaves),), width_of(declared, leaves))
+        return leaves
+    flat, shape = _flattened(value, declared, budget)
+    leaves = _leaves(flat, declared)
+    budget.take(declared, shape, width_of(declared, leaves))
+    array = np.empty(len(leaves), declared.numpy)
+    try:
+        array[:] = leaves
+    except OverflowError as error:
+        raise invalid_argument(f"input {declared.name!r}: {error}") from error
+    return array.reshape(shape)
+
+
+def _flattened(value: list[Any], declared: Input, budget: Budget) -> tuple[list[Any], list[int]]:
+    """The values inside nested lists, and their shape; all lists of a level have one length, or it is no tensor."""
     shape: list[int] = []
     flat: list[Any] = [value]
-    while True:  # one level a turn; all lists of a level have one length, or it is no tensor
+    while flat:
         kinds = set(map(type, flat))
         if list not in kinds:
             break
@@ -165,15 +200,10 @@ def _tensor(value: Any, declared: Input) -> Column:
                 f"{len(flat[0])}"
             )
         shape.append(sizes.pop())
+        check_rank(declared, len(shape))
+        budget.check_elements(declared, shape)
         flat = [each for inner in flat for each in inner]
-        if not flat:
-            break
-    array = np.empty(len(flat), declared.numpy)
-    try:
-        array[:] = _leaves(flat, declared)
-    except OverflowError as error:
-        raise invalid_argument(f"input {declared.name!r}: {error}") from error
-    return array.reshape(shape)
+    return flat, shape
 
 
 def _leaves(values: list[Any], declared: Input) -> list[Any]:
@@ -245,14 +275,29 @@ def _lossy(value: Any, declared: Input) -> ServingError:
 
 
 def _show(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        text = repr(type(value))
+    """The beginning of a value, for an error message."""
+    text = json.dumps(_beginning(value, itertools.count()))
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 
-def fill_examples(document: Mapping[str, Any], request: Any) -> None:
+def _beginning(value: Any, seen: Iterator[int]) -> Any:
+    """So much of a parsed value as can be shown: a request may have millions of them, nested a thousand deep."""
+    if isinstance(value, str):
+        return value[: _SHOWN_CHARACTERS + 1]
+    if isinstance(value, int) and value.bit_length() > _SHOWN_CHARACTERS * 4:
+        return "a number of thousands of digits"
+    if isinstance(value, dict):
+        pairs = itertools.islice(value.items(), _SHOWN_CHARACTERS)
+        return {
+            key[: _SHOWN_CHARACTERS + 1]: _beginning(each, seen) for key, each in pairs if next(seen) < _SHOWN_VALUES
+        }
+    if isinstance(value, list):
+        items = itertools.islice(value, _SHOWN_CHARACTERS)
+        return [_beginning(each, seen) for each in items if next(seen) < _SHOWN_VALUES]
+    return value
+
+
+def fill_examples(document: Mapping[str, Any], request: Any, limits: RequestLimits) -> None:
     """Fill the Input of a classify or regress request from `examples` and `context`."""
     request.model_spec.signature_name = signature_name(document)
     examples = document.get("examples")
@@ -264,6 +309,7 @@ def fill_examples(document: Mapping[str, Any], request: Any) -> None:
         raise invalid_argument(f"JSON Value: {_show(document)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid_argument(f"JSON Value: {_show(document)} 'examples' value is an empty array")
+    limits.check_rows(len(examples))
     if "context" in document:
         target = request.input.example_list_with_context
         _fill_example(document["context"], target.context)
@@ -296,101 +342,3 @@ def _fill_example(value: Any, example: Any) -> None:
                 raise invalid_argument(f"Unexpected element type in feature: {name} in {_show(values)}")
         except (ValueError, OverflowError) as error:
             raise invalid_argument(f"Feature: {name}: {error}") from error
-
-
-def predictions(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
-    """The body of a predict answer, in the form of the request: `predictions` by row or `outputs` by column."""
-    if not outputs:
-        raise invalid_argument("Cannot convert empty tensor map to JSON")
-    ready = {name: _printable(name, array) for name, array in outputs.items()}
-    if not rows:
-        return _dump({"outputs": ready if len(ready) > 1 else next(iter(ready.values()))})
-    sizes = set()
-    for name, array in outputs.items():
-        if array.ndim == 0:
-            raise invalid_argument(f"Tensor name: {name} has no shape information ")
-        sizes.add(array.shape[0])
-        if len(sizes) > 1:
-            raise invalid_argument(
-                f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: "
-                f"{next(iter(outputs.values())).shape[0]}"
-            )
-    if len(ready) == 1:
-        return _dump({"predictions": next(iter(ready.values()))})
-    names = list(ready)
-    return _dump({"predictions": [dict(zip(names, row, strict=True)) for row in zip(*ready.values(), strict=True)]})
-
-
-def _printable(name: str, array: np.ndarray) -> Any:
-    if array.dtype == object:
-        return _strings(array.tolist(), as_base64=name.endswith("_bytes"))
-    if array.dtype.kind not in "fiub":
-        raise invalid_argument(f"Failed to write JSON value for tensor type: {array.dtype}")
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array)
-
-
-def _strings(value: Any, as_base64: bool) -> Any:
-    if isinstance(value, list):
-        return [_strings(each, as_base64) for each in value]
-    if as_base64:
-        return {"b64": base64.b64encode(value).decode()}
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _dump(document: Any) -> bytes:
-    if _finite(document):
-        try:
-            return orjson.dumps(document, option=_OPTIONS)
-        except TypeError:  # a numpy type that orjson does not know
-            pass
-    return json.dumps(_plain(document)).encode()
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
-    if isinstance(value, np.floating):
-        return bool(np.isfinite(value))
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, list) else True
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return _plain(list(value)) if value.ndim else _plain(value[()])
-    if isinstance(value, np.float32):
-        return float(str(value))  # the shortest digits that give this float32 back, not its double's noise
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def classifications(result: Any) -> bytes:
-    """The body of a classify answer."""
-    return _dump(
-        {
-            "results": [
-                [[entry.label, np.float32(entry.score)] for entry in each.classes] for each in result.classifications
-            ]
-        }
-    )
-
-
-def regressions(result: Any) -> bytes:
-    """The body of a regress answer."""
-    return _dump({"results": np.array([each.value for each in result.regressions], np.float32)})
-
-
-def error_body(message: str) -> bytes:
-    """The body of every failed request."""
-    return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})
-
-
-def named(values: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Outputs by name."""
-    return dict(zip(names, values, strict=True))

@@ -10,10 +10,10 @@ import pathlib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from serving.server.flags import ServerOptions, parse, read_model_server_config, usage
-from serving.server.status import ServingError
+from serving.server.status import Code, ServingError
 
 log = logging.getLogger("recsys-model-server")
 
@@ -22,6 +22,8 @@ EXIT_FAILED = 1
 # The interpreter's lock changes hands this often when several threads want it: requests wait for each other's Python,
 # and for that of a version being loaded, at most this long. The default of 5 ms is longer than a whole request.
 SWITCH_INTERVAL_SECONDS = 0.0005
+# Between the last answer and the end: what was written must reach its reader.
+LAST_ANSWERS_SECONDS = 0.5
 
 
 class ModelServer:
@@ -34,7 +36,10 @@ class ModelServer:
     async def run(self) -> None:
         """Load, serve until SIGTERM or SIGINT, let what runs end. Raises ServingError if the models cannot load."""
         from serving.server import grpc_server
+        from serving.server.large import LargeRequests
+        from serving.server.limits import RequestLimits
         from serving.server.metrics import ServerMetrics
+        from serving.server.model_control import ModelControl
         from serving.server.prediction_service import Admission, PredictionService
         from serving.server.server_core import ServerCore, ServerCoreOptions
         from serving.server.workers import Peers
@@ -57,9 +62,23 @@ class ModelServer:
             loader(options, metrics),
             metrics,
         )
-        admission = Admission(options.max_concurrent_requests, metrics)
+        admission = Admission(options.max_concurrent_requests)
         peers = Peers(options.worker_sockets, options.worker_number) if options.worker_sockets else None
-        service = PredictionService(core, metrics, admission, options.max_batch_rows, peers)
+        service = PredictionService(
+            core,
+            metrics,
+            admission,
+            RequestLimits(options.max_batch_rows, options.max_request_elements, options.max_request_bytes),
+            LargeRequests(options.max_inflight_bytes),
+            peers,
+            control=ModelControl.of(
+                options.model_control_from,
+                options.model_control_paths,
+                options.config,
+                (lambda: read_model_server_config(options.model_config_file)) if options.model_config_file else None,
+            ),
+            check_method_names=options.enable_signature_method_name_check,
+        )
         arguments = grpc_server.channel_arguments(options.grpc_channel_arguments)
 
         core.start_polling()
@@ -77,7 +96,13 @@ class ModelServer:
         server, health = grpc_server.make_server(
             service,
             arguments=arguments,
-            max_message_bytes=options.max_message_bytes,
+            limits=grpc_server.GrpcLimits(
+                message_bytes=options.max_message_bytes,
+                connections=options.max_connections,
+                header_seconds=options.connection_header_seconds,
+                body_seconds=options.connection_body_seconds,
+                idle_seconds=options.connection_idle_seconds,
+            ),
             health=options.enable_grpc_healthcheck_service,
             reflection=options.enable_grpc_reflection,
             share_port=bool(options.worker_sockets),
@@ -86,6 +111,7 @@ class ModelServer:
         await server.start()
         await grpc_server.set_serving(health, True)
         log.info("Running gRPC ModelServer at %s:%d ...", options.host, options.port)
+        control = await self._start_control(service)
         rest = await self._start_rest(service)
         polling = (
             asyncio.ensure_future(self._poll_config(core, service))
@@ -98,14 +124,20 @@ class ModelServer:
         if polling:
             polling.cancel()
         await grpc_server.set_serving(health, False)
+        if rest:
+            rest.stop_listening()
+        # From here on every new request is answered UNAVAILABLE, so that clients go elsewhere.
         done = await admission.drained(options.shutdown_grace_seconds)
         if not done:
             log.warning("%d requests were still running and are cut off.", admission.in_flight)
-        await server.stop(1.0)
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
         if rest:
             await rest.cleanup()
         service.logger.close()
         core.close()
+        # gRPC's servers are not stopped: that cancels calls which arrived a moment ago, and clients must not try
+        # CANCELLED again. The process ends instead, and to a client a connection that ends is UNAVAILABLE.
+        self._kept = (server, control)
 
     def _bind(self, server: Any) -> None:
         from serving.server import grpc_server
@@ -120,7 +152,7 @@ class ModelServer:
                 else:
                     server.add_insecure_port(address)
             except RuntimeError as error:
-                raise ServingError(_unavailable(), f"cannot listen on {address}: {error}") from error
+                raise ServingError(Code.UNAVAILABLE, f"cannot listen on {address}: {error}") from error
         if options.worker_sockets:
             path = socket_path(options.worker_sockets, options.worker_number)
             server.add_insecure_port(f"unix:{path}")
@@ -129,12 +161,38 @@ class ModelServer:
             server.add_insecure_port(f"unix:{options.grpc_socket_path}")
             log.info("Running gRPC ModelServer at UNIX socket %s ...", options.grpc_socket_path)
 
+    async def _start_control(self, service: Any) -> Any:
+        """The operators' address, where there is one; of several processes the first has it."""
+        options = self.options
+        if not options.model_control_address or options.worker_number:
+            return None
+        from serving.server import grpc_server
+
+        server, _ = grpc_server.make_server(service, control=True)
+        try:
+            server.add_insecure_port(options.model_control_address)
+        except RuntimeError as error:
+            raise ServingError(
+                Code.UNAVAILABLE, f"cannot listen on {options.model_control_address}: {error}"
+            ) from error
+        await server.start()
+        log.info("Taking configuration at %s ...", options.model_control_address)
+        return server
+
     async def _start_rest(self, service: Any) -> Any:
         options = self.options
         if not options.rest_api_port:
             return None
-        from serving.server import rest_server
+        from serving.server import http_server, rest_server
 
+        limits = http_server.HttpLimits(
+            body_bytes=options.max_message_bytes,
+            buffered_bytes=options.max_inflight_bytes,
+            connections=options.max_connections,
+            header_seconds=options.connection_header_seconds,
+            body_seconds=options.connection_body_seconds,
+            idle_seconds=options.connection_idle_seconds,
+        )
         handler = rest_server.RestHandler(
             service,
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
@@ -143,17 +201,17 @@ class ModelServer:
         )
         context = rest_server.ssl_context(options.ssl_config) if options.ssl_config is not None else None
         try:
-            runner = await rest_server.start(
+            runner = await http_server.start(
                 handler,
                 options.host,
                 options.rest_api_port,
-                options.max_message_bytes,
+                limits,
                 context,
                 share_port=bool(options.worker_sockets),
             )
         except OSError as error:
             raise ServingError(
-                _unavailable(), f"cannot listen on {options.host}:{options.rest_api_port}: {error.strerror}"
+                Code.UNAVAILABLE, f"cannot listen on {options.host}:{options.rest_api_port}: {error.strerror}"
             ) from error
         log.info("Exporting HTTP/REST API at:%s:%d ...", options.host, options.rest_api_port)
         return runner
@@ -208,7 +266,7 @@ def loader(options: ServerOptions, metrics: Any) -> Any:
                 if count:
                     log.info("Finished warmup of model %s version %s with %d records", model, path.name, count)
             if _snapshot(path) != before:
-                raise ServingError(_unavailable(), f"{path} changed while it was loaded: it is still being copied")
+                raise ServingError(Code.UNAVAILABLE, f"{path} changed while it was loaded: it is still being copied")
         except BaseException:
             bundle.close()
             raise
@@ -224,12 +282,6 @@ def _snapshot(path: pathlib.Path) -> list[tuple[str, int, int]]:
         for file in path.rglob("*")
         if (status := file.stat()) and not file.is_dir()
     )
-
-
-def _unavailable() -> Any:
-    from serving.server.status import Code
-
-    return Code.UNAVAILABLE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -253,13 +305,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         sys.exit(supervise(arguments, options.num_processes))
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    code = 0
-    try:
-        _run(options)
-    except ServingError as error:
-        print(f"Failed to start server. Error: {error.code.name}: {error.message}", file=sys.stderr)
-        code = EXIT_FAILED
-    # TensorFlow's threads take a second to be torn down and have nothing left to say.
+    _run(options)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process at once: threads of TensorFlow take a second to be torn down and have nothing left to say."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -269,7 +319,12 @@ def _run(options: ServerOptions) -> None:
     import uvloop
 
     async def serve() -> None:
-        await ModelServer(options).run()
+        try:
+            await ModelServer(options).run()
+        except ServingError as error:
+            print(f"Failed to start server. Error: {error.code.name}: {error.message}", file=sys.stderr)
+            _end(EXIT_FAILED)
+        _end(0)  # while the loop still runs: ending it would cancel calls that wait to be turned away
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -21,7 +21,10 @@ from tensorflow_serving.apis import (
 
 from serving.server import inference
 from serving.server.batching import rows_of
+from serving.server.large import LARGE_BYTES, Call, LargeRequests, here
+from serving.server.limits import UNLIMITED, RequestLimits
 from serving.server.metrics import ServerMetrics
+from serving.server.model_control import ModelControl
 from serving.server.request_logger import RequestLogger
 from serving.server.saved_model import (
     CLASSIFY_METHOD,
@@ -41,10 +44,9 @@ SIGNATURE_DEF_FIELD = "signature_def"
 class Admission:
     """How many requests may be in the server at once; the rest are told so at once instead of piling up."""
 
-    def __init__(self, limit: int, metrics: ServerMetrics):
+    def __init__(self, limit: int):
         self.limit = limit
         self.draining = False
-        self._metrics = metrics
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,31 +89,44 @@ class PredictionService:
         core: ServerCore,
         metrics: ServerMetrics,
         admission: Admission,
-        max_rows: int = 0,
+        limits: RequestLimits,
+        large: LargeRequests,
         peers: Peers | None = None,
+        *,
+        control: ModelControl | None = None,
+        check_method_names: bool = False,
     ):
         self.core = core
         self.metrics = metrics
         self.admission = admission
         self.logger = RequestLogger(metrics)
+        self.limits = limits
+        self.large = large
         self.peers = peers
-        self._max_rows = max_rows
+        self._control = control or ModelControl()
+        self._check_method_names = check_method_names
 
     # Predict
 
     async def predict_bytes(self, data: bytes) -> tuple[str, bytes]:
         """A serialized PredictRequest to a serialized PredictResponse; also the model's name, for the metrics."""
-        request = _parse(predict_pb2.PredictRequest, data)
+        if len(data) < LARGE_BYTES:
+            return await self._predict(_parse(predict_pb2.PredictRequest, data), data, here)
+        async with self.large.turn(len(data)) as call:
+            return await self._predict(await call(_parse, predict_pb2.PredictRequest, data), data, call)
+
+    async def _predict(self, request: Any, data: bytes, call: Call) -> tuple[str, bytes]:
         spec = request.model_spec
         with self.core.servable(spec) as servable:
             bundle = servable.bundle
             assert bundle is not None
             signature = inference.predict_signature(bundle, spec.signature_name)
-            columns = inference.predict_columns(signature, request.inputs)
+            budget = self.limits.budget(len(data))
+            columns = await call(inference.predict_columns, signature, request.inputs, budget)
             wanted = inference.selected_outputs(signature, request.output_filter)
             outputs = await self.run(servable, signature, columns, request.inputs)
-            response = inference.encode_predict_response(
-                self.spec(servable, signature.name), signature, outputs, wanted
+            response = await call(
+                inference.encode_predict_response, self.spec(servable, signature.name), signature, outputs, wanted
             )
             if servable.model in self.logger.sampled:
                 self.logger.offer(servable.model, servable.version, signature.name, "predict_log", data, response)
@@ -127,18 +142,14 @@ class PredictionService:
                 columns = inference.level(columns, signature, sent)
             rows = rows_of(columns)
             if rows:
-                self._check_rows(rows)
+                self.limits.check_rows(rows)
                 return await queue.run(columns, rows)
         feeds = inference.feeds(signature, columns)
         rows = max((len(each) for each in feeds if each.ndim), default=1)
-        self._check_rows(rows)
+        self.limits.check_rows(rows)
         outputs, micros = await self.core.runtime.run(id(signature), rows, lambda: signature.run(feeds))
         self.metrics.runtime_latency.add(servable.model, "Predict", "TF1", sample=micros)
         return outputs
-
-    def _check_rows(self, rows: int) -> None:
-        if self._max_rows and rows > self._max_rows:
-            raise invalid_argument(f"The request has {rows} rows; this server takes at most {self._max_rows} at once.")
 
     @staticmethod
     def spec(servable: Servable, signature_name: str) -> bytes:
@@ -151,27 +162,31 @@ class PredictionService:
 
     # Classify, Regress, MultiInference
 
-    async def classify(self, request: Any) -> Any:
+    async def classify(self, request: Any, call: Call = here) -> Any:
         """ClassificationRequest to ClassificationResponse."""
         with self.core.servable(request.model_spec) as servable:
             response = classification_pb2.ClassificationResponse()
-            ((outputs, examples),) = await self._infer(servable, request.input, [request.model_spec], [CLASSIFY_METHOD])
-            inference.fill_classifications(response.result, outputs, examples)
+            ((outputs, examples),) = await self._infer(
+                servable, request.input, [request.model_spec], [CLASSIFY_METHOD], call
+            )
+            await call(inference.fill_classifications, response.result, outputs, examples)
             self._finish(servable, request.model_spec, response.model_spec)
             self._log(servable, request, response, "classify_log")
         return response
 
-    async def regress(self, request: Any) -> Any:
+    async def regress(self, request: Any, call: Call = here) -> Any:
         """RegressionRequest to RegressionResponse."""
         with self.core.servable(request.model_spec) as servable:
             response = regression_pb2.RegressionResponse()
-            ((outputs, examples),) = await self._infer(servable, request.input, [request.model_spec], [REGRESS_METHOD])
-            inference.fill_regressions(response.result, outputs["outputs"], examples)
+            ((outputs, examples),) = await self._infer(
+                servable, request.input, [request.model_spec], [REGRESS_METHOD], call
+            )
+            await call(inference.fill_regressions, response.result, outputs["outputs"], examples)
             self._finish(servable, request.model_spec, response.model_spec)
             self._log(servable, request, response, "regress_log")
         return response
 
-    async def multi_inference(self, request: Any) -> Any:
+    async def multi_inference(self, request: Any, call: Call = here) -> Any:
         """MultiInferenceRequest to MultiInferenceResponse: several tasks over one run of the graph."""
         specs = [task.model_spec for task in request.tasks]
         if not specs:
@@ -181,9 +196,11 @@ class PredictionService:
         if len({spec.name for spec in specs}) > 1:
             raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         names = [spec.signature_name or DEFAULT_SIGNATURE for spec in specs]
+        seen: set[str] = set()
         for name in names:
-            if names.count(name) > 1:
+            if name in seen:
                 raise invalid_argument(f"Duplicate evaluation of signature: {name}")
+            seen.add(name)
         with self.core.servable(specs[0]) as servable:
             assert servable.bundle is not None
             for name, task in zip(names, request.tasks, strict=True):
@@ -193,27 +210,29 @@ class PredictionService:
                     raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
             methods = [task.method_name for task in request.tasks]
             response = inference_pb2.MultiInferenceResponse()
-            answers = await self._infer(servable, request.input, specs, methods)
+            answers = await self._infer(servable, request.input, specs, methods, call)
             for (outputs, examples), spec, method in zip(answers, specs, methods, strict=True):
                 result = response.results.add()
                 if method == CLASSIFY_METHOD:
-                    inference.fill_classifications(result.classification_result, outputs, examples)
+                    await call(inference.fill_classifications, result.classification_result, outputs, examples)
                 else:
-                    inference.fill_regressions(result.regression_result, outputs["outputs"], examples)
+                    await call(inference.fill_regressions, result.regression_result, outputs["outputs"], examples)
                 self._finish(servable, spec, result.model_spec)
             self._log(servable, request, response, "multi_inference_log")
         return response
 
     async def _infer(
-        self, servable: Servable, request_input: Any, specs: list[Any], methods: list[str]
+        self, servable: Servable, request_input: Any, specs: list[Any], methods: list[str], call: Call
     ) -> list[tuple[dict[str, np.ndarray], int]]:
         """For each task its named output arrays and the number of examples, all from one run."""
         assert servable.bundle is not None
+        names = [spec.signature_name for spec in specs]
+        tasks = example_tasks(servable.bundle, names, methods, self._check_method_names)
+        examples_sent = await call(inference.serialized_examples, request_input, self.limits)
         answers, micros = await infer_examples(
             servable.bundle,
-            request_input,
-            [spec.signature_name for spec in specs],
-            methods,
+            examples_sent,
+            tasks,
             lambda rows, work: self.core.runtime.run(id(servable), rows, work),
         )
         examples = answers[0][1]
@@ -267,13 +286,19 @@ class PredictionService:
             entry.status.error_message = servable.error.message if servable.error else ""
         return response
 
-    async def handle_reload_config_request(self, request: Any) -> Any:
-        """ReloadConfigRequest to ReloadConfigResponse; the config file is not written."""
+    async def handle_reload_config_request(self, request: Any, peer: str, own_address: bool = False) -> Any:
+        """ReloadConfigRequest to ReloadConfigResponse; the config file is not written.
+
+        `peer` is who asks, as gRPC names it; `own_address` whether on the address of model control.
+        """
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
+        self._control.check(request.config, peer, own_address=own_address)
+        self.core.check_config(request.config)
+        self._control.check_paths(request.config)
         await self.reload(request.config)
         if self.peers is not None:
             await self._reload_peers(request)
@@ -313,18 +338,26 @@ class PredictionService:
             self.metrics.request_latency.add(name, api, entrypoint, sample=micros)
 
 
-async def infer_examples(
-    bundle: SavedModelBundle,
-    request_input: Any,
-    signature_names: list[str],
-    methods: list[str],
-    run: Callable[[int, Callable[[], list[np.ndarray]]], Any],
-) -> tuple[list[tuple[dict[str, np.ndarray], int]], float]:
-    """Run classify and regress tasks over one list of examples, fetching every tensor once."""
-    tasks = [inference.example_task(bundle, *pair) for pair in zip(signature_names, methods, strict=True)]
+def example_tasks(
+    bundle: SavedModelBundle, signature_names: list[str], methods: list[str], check_methods: bool
+) -> list[inference.ExampleTask]:
+    """The classify and regress tasks that one run over a list of examples is to answer."""
+    tasks = [
+        inference.example_task(bundle, name, method, check_methods)
+        for name, method in zip(signature_names, methods, strict=True)
+    ]
     if len({task.input_tensor for task in tasks}) > 1:
         raise invalid_argument("Input tensor must be the same for all Signatures.")
-    examples = inference.serialized_examples(request_input)
+    return tasks
+
+
+async def infer_examples(
+    bundle: SavedModelBundle,
+    examples: np.ndarray,
+    tasks: list[inference.ExampleTask],
+    run: Callable[[int, Callable[[], list[np.ndarray]]], Any],
+) -> tuple[list[tuple[dict[str, np.ndarray], int]], float]:
+    """Run classify and regress tasks over one array of serialized examples, fetching every tensor once."""
     fetches = sorted({tensor for task in tasks for tensor in task.outputs.values()})
     values, micros = await run(len(examples), lambda: bundle.run({tasks[0].input_tensor: examples}, fetches))
     by_tensor = dict(zip(fetches, values, strict=True))
@@ -337,7 +370,8 @@ def replay(bundle: SavedModelBundle, log: Any) -> None:
     if kind == "predict_log":
         request = log.predict_log.request
         signature = inference.predict_signature(bundle, request.model_spec.signature_name)
-        signature.run(inference.feeds(signature, inference.predict_columns(signature, request.inputs)))
+        budget = UNLIMITED.budget(0)
+        signature.run(inference.feeds(signature, inference.predict_columns(signature, request.inputs, budget)))
         return
     if kind == "classify_log":
         requests, methods = [log.classify_log.request], [CLASSIFY_METHOD]
@@ -356,7 +390,8 @@ def replay(bundle: SavedModelBundle, log: Any) -> None:
         return work(), 0.0
 
     names = [each.model_spec.signature_name for each in requests]
-    asyncio.run(infer_examples(bundle, shared, names, methods, at_once))
+    tasks = example_tasks(bundle, names, methods, check_methods=False)
+    asyncio.run(infer_examples(bundle, inference.serialized_examples(shared, UNLIMITED), tasks, at_once))
 
 
 def _parse(kind: Any, data: bytes) -> Any:
@@ -367,11 +402,11 @@ def _parse(kind: Any, data: bytes) -> Any:
         raise ServingError(Code.INTERNAL, f"Error parsing {kind.DESCRIPTOR.name}: {error}") from error
 
 
-Handler = Callable[[Any], Any]
+Handler = Callable[..., Any]
 
 
 def rpcs(service: PredictionService) -> dict[str, tuple[Any, Handler]]:
-    """Every message RPC beside Predict: full method name to (request class, handler)."""
+    """Every message RPC beside Predict and HandleReloadConfigRequest: full method name to (request class, handler)."""
     prediction, model = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
     return {
         prediction + "Classify": (classification_pb2.ClassificationRequest, service.classify),
@@ -382,10 +417,6 @@ def rpcs(service: PredictionService) -> dict[str, tuple[Any, Handler]]:
             service.get_model_metadata,
         ),
         model + "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, service.get_model_status),
-        model + "HandleReloadConfigRequest": (
-            model_management_pb2.ReloadConfigRequest,
-            service.handle_reload_config_request,
-        ),
     }
 
 

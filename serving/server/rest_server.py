@@ -8,7 +8,6 @@ import ssl
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +20,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import inference, json_tensor
+from serving.server import inference, json_answers, json_tensor
+from serving.server.large import Call
 from serving.server.prediction_service import SIGNATURE_DEF_FIELD, PredictionService
 from serving.server.saved_model import DEFAULT_SIGNATURE
 from serving.server.status import Code, ServingError, from_exception, invalid_argument
@@ -34,6 +34,7 @@ _STATUS_PATH = re.compile(
 )
 _APIS = {"classify": "Classify", "regress": "Regress", "predict": "Predict"}
 _INT64_MAX = 2**63 - 1
+_INT64_DIGITS = 19
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -60,9 +61,11 @@ class RestHandler:
             return web.Response(text=await self._service.metrics_page(), content_type="text/plain")
         match = _PREDICTION_PATH.fullmatch(path) if request.method == "POST" else None
         status = _STATUS_PATH.fullmatch(path) if request.method == "GET" else None
+        whole = False
         try:
             if match:
-                body = await self._body(request)
+                body = await request.read()
+                whole = True
                 with self._service.admission:
                     data = await asyncio.wait_for(self._infer(match, body), self._timeout)
                 self._service.account(_name(match), _APIS[match["method"].lower()], "REST", start)
@@ -74,8 +77,8 @@ class RestHandler:
             failure = _failure(error)
             if match:
                 self._service.account(_name(match), _APIS[match["method"].lower()], "REST", start, failure)
-            body = json_tensor.error_body(failure.message)
-            return self._json(body, failure.http, close=self._service.admission.draining)
+            body = json_answers.error_body(failure.message)
+            return self._json(body, failure.http, close=self._service.admission.draining or not whole)
         return self._json(data)
 
     def _json(self, data: bytes, status: int = 200, close: bool = False) -> web.Response:
@@ -84,31 +87,23 @@ class RestHandler:
             response.force_close()
         return response
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        try:
-            return await asyncio.wait_for(request.read(), self._timeout)
-        except web.HTTPRequestEntityTooLarge as error:
-            raise ServingError(Code.RESOURCE_EXHAUSTED, f"The request body is too large: {error.text}") from error
-        except TimeoutError:
-            raise
-        except Exception as error:  # each decompressor has errors of its own
-            raise invalid_argument(f"The request body cannot be read: {error}") from error
-
     async def _infer(self, match: re.Match[str], body: bytes) -> bytes:
         spec = _model_spec(match)
-        document = json_tensor.parse_object(body)
         method = match["method"].lower()
-        if method == "predict":
-            return await self._predict(spec, document)
-        if method == "classify":
-            request = classification_pb2.ClassificationRequest(model_spec=spec)
-            json_tensor.fill_examples(document, request)
-            return json_tensor.classifications((await self._service.classify(request)).result)
-        request = regression_pb2.RegressionRequest(model_spec=spec)
-        json_tensor.fill_examples(document, request)
-        return json_tensor.regressions((await self._service.regress(request)).result)
+        async with self._service.large.turn(len(body)) as call:
+            document = await call(json_tensor.parse_object, body)
+            if method == "predict":
+                return await self._predict(spec, document, len(body), call)
+            kind = (
+                classification_pb2.ClassificationRequest if method == "classify" else regression_pb2.RegressionRequest
+            )
+            request = kind(model_spec=spec)
+            await call(json_tensor.fill_examples, document, request, self._service.limits)
+            if method == "classify":
+                return json_answers.classifications((await self._service.classify(request, call)).result)
+            return json_answers.regressions((await self._service.regress(request, call)).result)
 
-    async def _predict(self, spec: Any, document: dict[str, Any]) -> bytes:
+    async def _predict(self, spec: Any, document: dict[str, Any], size: int, call: Call) -> bytes:
         service = self._service
         name = json_tensor.signature_name(document) or DEFAULT_SIGNATURE
         with service.core.servable(spec) as servable:
@@ -116,10 +111,12 @@ class RestHandler:
             signature = servable.bundle.signatures.get(name)
             if signature is None:
                 raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-            sent, rows = json_tensor.predict_columns(document, signature)
+            budget = service.limits.budget(size)
+            sent, rows = await call(json_tensor.predict_columns, document, signature, budget)
             columns = inference.complete(signature, sent)
             outputs = await service.run(servable, signature, columns, sent)
-            data = json_tensor.predictions(json_tensor.named(outputs, signature.output_names), rows)
+            named = json_answers.named(outputs, signature.output_names)
+            data = await call(json_answers.predictions, named, rows)
             if servable.model in service.logger.sampled:
                 self._log(servable, signature, columns, outputs)
         return data
@@ -165,8 +162,7 @@ def _to_json(message: Any) -> str:
 def _model_spec(match: re.Match[str]) -> Any:
     spec = model_pb2.ModelSpec(name=_name(match))
     if match["version"]:
-        version = int(match["version"])
-        if version > _INT64_MAX:
+        if len(match["version"]) > _INT64_DIGITS or (version := int(match["version"])) > _INT64_MAX:
             raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
         spec.version.value = version
     elif match["label"]:
@@ -189,33 +185,17 @@ def _failure(error: Exception) -> ServingError:
 def ssl_context(ssl_config: Any) -> ssl.SSLContext:
     """TLS for REST from the same SSLConfig as gRPC's."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the ssl module reads certificates from files only
-        file.write(ssl_config.server_key + "\n" + ssl_config.server_cert)
-        file.flush()
-        context.load_cert_chain(file.name)
-    if ssl_config.custom_ca:
-        context.load_verify_locations(cadata=ssl_config.custom_ca)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", suffix=".pem"
+        ) as file:  # the ssl module reads certificates from files only
+            file.write(ssl_config.server_key + "\n" + ssl_config.server_cert)
+            file.flush()
+            context.load_cert_chain(file.name)
+        if ssl_config.custom_ca:
+            context.load_verify_locations(cadata=ssl_config.custom_ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise invalid_argument(f"--ssl_config_file: its PEM text cannot be used: {error}") from error
     if ssl_config.client_verify:
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-async def start(
-    handler: Callable[[web.BaseRequest], Any],
-    host: str,
-    port: int,
-    max_body_bytes: int,
-    context: ssl.SSLContext | None = None,
-    share_port: bool = False,
-) -> web.ServerRunner:
-    """Listen on `host`:`port`; the runner's cleanup() stops it."""
-
-    def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        loop = asyncio.get_running_loop()
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
-
-    server = web.Server(handler, request_factory=make_request, access_log=None)
-    runner = web.ServerRunner(server, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024, reuse_port=share_port).start()
-    return runner

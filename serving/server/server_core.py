@@ -127,7 +127,8 @@ class ServerCore:
         )
         self._pollers = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="poll-file-system")
         self._changed = asyncio.Condition()
-        self._reload = asyncio.Lock()
+        self._reloads = 0
+        self._asked: Any = None  # the latest config that was to be served, whether or not it is by now
         self._background: set[asyncio.Task[Any]] = set()
         self._poll: asyncio.Task[None] | None = None
 
@@ -189,77 +190,84 @@ class ServerCore:
     async def reload(self, config: Any) -> None:
         """Serve `config` (a ModelServerConfig) from now on; returns when every model has an available version.
 
-        Raises UNKNOWN where a model has none because its versions failed, and leaves other models serving.
+        Raises UNKNOWN where a model has none because its versions failed, and leaves other models serving; ABORTED
+        where a later reload of something else came while this one waited.
         """
-        async with self._reload:
-            check_config(config, {name: model.config.model_platform for name, model in self.models.items()})
-            wanted = {each.name: each for each in config.model_config_list.config}
-            self._check_labels(wanted.values(), before=True)
-            for name in [name for name in self.models if name not in wanted]:
-                model = self.models[name]
-                model.removed = True
-                self._reconcile(model, {})
-                if not model.servables:
-                    del self.models[name]
-            for name, each in wanted.items():
-                known = self.models.get(name)
-                if known is None:
-                    self.models[name] = Model(each)
-                else:
-                    known.config, known.removed = each, False
-            if self.options.file_system_poll_wait_seconds >= 0:
-                await self.poll_once()
-            await self._until_available(wanted)
-            self._check_labels(wanted.values(), before=False)
-            for name, each in wanted.items():
-                self.models[name].labels = dict(each.version_labels)
-            self.config = config
+        self.check_config(config)
+        if config != self._asked:
+            self._reloads += 1
+            self._asked = config
+        number = self._reloads
+        wanted = {each.name: each for each in config.model_config_list.config}
+        for name in [name for name in self.models if name not in wanted]:
+            model = self.models[name]
+            model.removed = True
+            self._reconcile(model, {})
+            if not model.servables:
+                del self.models[name]
+        for name, each in wanted.items():
+            known = self.models.get(name)
+            if known is None:
+                self.models[name] = Model(each)
+            else:
+                known.config, known.removed = each, False
+        await self._notify()  # whoever waits for an earlier config
+        if self.options.file_system_poll_wait_seconds >= 0:
+            await self.poll_once()
+        await self._until_available(wanted, number)
+        self._check_labels(wanted.values())
+        for name, each in wanted.items():
+            self.models[name].labels = dict(each.version_labels)
+        self.config = config
 
-    def _check_labels(self, configs: Iterable[Any], *, before: bool) -> None:
-        """A label may only be put on a version that is available, or with the flag on a model not yet served."""
+    def check_config(self, config: Any) -> None:
+        """INVALID_ARGUMENT where `config` (a ModelServerConfig) cannot be served in place of the present one."""
+        check_config(config, {name: model.config.model_platform for name, model in self.models.items()})
+
+    def _check_labels(self, configs: Iterable[Any]) -> None:
+        """A label may only be put on a version that is available, or with the flag on a model not yet served.
+
+        A server that starts serves what there is: a label whose version is gone must not take the others down with it.
+        """
         for config in configs:
-            model = self.models.get(config.name)
+            model = self.models[config.name]
             for label, version in config.version_labels.items():
-                servable = model.servables.get(version) if model else None
-                if servable is not None and servable.available:
+                servable = model.servables.get(version)
+                if (servable is not None and servable.available) or model.labels.get(label) == version:
+                    continue  # or it was fine when it was set, and the version has gone since
+                if self.options.allow_version_labels_for_unavailable_models and label not in model.labels:
                     continue
-                if self.options.allow_version_labels_for_unavailable_models and (
-                    model is None or label not in model.labels or model.labels[label] == version
-                ):
-                    continue
-                if model is not None and model.labels.get(label) == version and not before:
-                    continue  # it was fine when it was set; the version has gone since
-                if not before:
-                    raise ServingError(
-                        Code.FAILED_PRECONDITION,
-                        f"Request to assign label {label} to version {version} of model {config.name}, which is not "
-                        "currently available for inference",
+                if self.config is None:
+                    log.error(
+                        "Label %s of model %s names version %d, which is not available: requests for it fail",
+                        label,
+                        config.name,
+                        version,
                     )
+                    continue
+                raise ServingError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label {label} to version {version} of model {config.name}, which is not "
+                    "currently available for inference",
+                )
 
-    async def _until_available(self, wanted: Iterable[str]) -> None:
+    async def _until_available(self, wanted: Iterable[str], number: int) -> None:
+        if self.options.file_system_poll_wait_seconds >= 0:
+            once = self.options.file_system_poll_wait_seconds == 0
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: (
+                        number != self._reloads
+                        or all(
+                            _settled(self.models[name]) or (once and not self.models[name].servables) for name in wanted
+                        )
+                    )
+                )
+        if number != self._reloads:
+            raise ServingError(Code.ABORTED, "A later configuration took the place of this one before it was served.")
         if self.options.file_system_poll_wait_seconds < 0:
             return
-
-        def settled(model: Model) -> bool:
-            aspired = [servable for servable in model.servables.values() if servable.aspired]
-            if any(servable.available for servable in aspired):  # the others need only have had their first try
-                return all(servable.available or servable.error for servable in aspired)
-            return bool(aspired) and all(servable.error and not servable.loading for servable in aspired)
-
-        once = self.options.file_system_poll_wait_seconds == 0
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: all(settled(self.models[name]) or (once and not self.models[name].servables) for name in wanted)
-            )
-        failed = []
-        for name in wanted:
-            servables = [each for each in self.models[name].servables.values() if each.aspired]
-            if not any(each.available for each in servables):
-                causes = [
-                    f"{{name: {name} version: {each.version}}} due to error: {each.error.message if each.error else ''}"
-                    for each in servables
-                ] or [f"{{name: {name}}} due to error: no version found under {self.models[name].config.base_path}"]
-                failed.append(" ".join(causes))
+        failed = [causes for name in wanted if (causes := _why_unavailable(self.models[name]))]
         if failed:
             raise ServingError(
                 Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{', '.join(failed)}}}"
@@ -401,6 +409,27 @@ class ServerCore:
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self._pollers.shutdown(wait=False, cancel_futures=True)
         self.runtime.close()
+
+
+def _settled(model: Model) -> bool:
+    """Whether a model has what it will have for now: a version that serves, or none that may yet."""
+    aspired = [servable for servable in model.servables.values() if servable.aspired]
+    if any(servable.available for servable in aspired):  # the others need only have had their first try
+        return all(servable.available or servable.error for servable in aspired)
+    return bool(aspired) and all(servable.error and not servable.loading for servable in aspired)
+
+
+def _why_unavailable(model: Model) -> str:
+    """Why none of a model's versions serves, or empty."""
+    servables = [each for each in model.servables.values() if each.aspired]
+    if any(each.available for each in servables):
+        return ""
+    name = model.config.name
+    causes = [
+        f"{{name: {name} version: {each.version}}} due to error: {each.error.message if each.error else ''}"
+        for each in servables
+    ]
+    return " ".join(causes) or f"{{name: {name}}} due to error: no version found under {model.config.base_path}"
 
 
 def check_config(config: Any, platforms: dict[str, str]) -> None:

@@ -27,10 +27,16 @@ _HTTP = {
 }
 
 
+# gRPC carries the message in a header, and one of more than 8 KiB would replace the status by another one.
+MAX_MESSAGE_CHARACTERS = 2000
+
+
 class ServingError(Exception):
     """A request (or a model) failed with a status that the client is to see."""
 
     def __init__(self, code: Code, message: str):
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = message[:MAX_MESSAGE_CHARACTERS] + "..."
         super().__init__(message)
         self.code = code
         self.message = message
@@ -58,4 +64,6 @@ def from_exception(error: BaseException) -> ServingError:
     number = getattr(error, "error_code", None)  # tensorflow.errors.OpError
     if isinstance(number, int):
         return ServingError(_BY_NUMBER.get(number, Code.UNKNOWN), str(getattr(error, "message", error)))
+    if isinstance(error, UnicodeError):  # text of the request that no protobuf or JSON may hold
+        return invalid_argument(f"The request has text that is not valid Unicode: {error}")
     return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")

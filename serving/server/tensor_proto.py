@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from serving.server.limits import Budget, RequestLimits, check_rank, width_of
 from serving.server.saved_model import Input
-from serving.server.status import invalid_argument
+from serving.server.status import ServingError, invalid_argument
 
 # A rank-1 tensor stays the list the protobuf runtime cuts in one call: cheaper than an array for the few rows of a
 # ranking request, and cheaper to join with other requests' rows. Everything else is an array.
 Column = list[Any] | np.ndarray
-
-# A TensorProto may say [10**12] and send one value to repeat; nobody needs that, and it would take the server down.
-MAX_REPEATED_ELEMENTS = 1 << 24
 
 _FIELDS = {  # DataType number -> the *_val field and the numpy type of its elements
     1: ("float_val", np.float32),
@@ -37,7 +36,7 @@ _STRING = 7
 _VALUES: dict[int, Callable[[Any], Any]] = {number: operator.attrgetter(name) for number, (name, _) in _FIELDS.items()}
 
 
-def column(tensor: Any, declared: Input, position: int = 0) -> Column:
+def column(tensor: Any, declared: Input, position: int = 0, budget: Budget | None = None) -> Column:
     """The values of `tensor` (a TensorProto) for input `declared`; INVALID_ARGUMENT where they do not fit."""
     dtype = tensor.dtype
     if dtype != declared.dtype:
@@ -45,14 +44,20 @@ def column(tensor: Any, declared: Input, position: int = 0) -> Column:
             f"Expects arg[{position}] to be {_type_name(declared.dtype)} but {_type_name(dtype)} is provided "
             f"(input {declared.name!r})"
         )
+    if budget is None:
+        budget = RequestLimits().budget(tensor.ByteSize())
     dims = tensor.tensor_shape.dim
     if len(dims) == 1 and dtype in _VALUES:
-        values = _VALUES[dtype](tensor)[:]
-        if values and len(values) == dims[0].size:
-            return values
+        values = _VALUES[dtype](tensor)
+        count = len(values)
+        if count and count == dims[0].size:
+            if count > budget.free_rows:
+                budget.take(declared, (count,), width_of(declared, values))
+            return values[:]
+    check_rank(declared, len(dims))
     try:
-        return _array(tensor, declared, tuple(dim.size for dim in dims))
-    except (TypeError, ValueError, OverflowError, IndexError, MemoryError) as error:
+        return _array(tensor, declared, tuple(dim.size for dim in dims), budget)
+    except (ServingError, TypeError, ValueError, OverflowError, IndexError, MemoryError) as error:
         raise invalid_argument(f"tensor parsing error: {declared.name}: {error}") from error
 
 
@@ -66,45 +71,33 @@ def as_array(values: Column, declared: Input) -> np.ndarray:
         raise invalid_argument(f"input {declared.name!r}: {error}") from error
 
 
-def _array(tensor: Any, declared: Input, shape: tuple[int, ...]) -> np.ndarray:
+def _array(tensor: Any, declared: Input, shape: tuple[int, ...], budget: Budget) -> np.ndarray:
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise invalid_argument(f"tensor parsing error: {declared.name}: shape {list(shape)} is not a full shape")
-    count = 1
-    for size in shape:
-        count *= size
+        raise ValueError(f"shape {list(shape)} is not a full shape")
+    count = math.prod(shape)
     if declared.dtype not in _FIELDS:
         import tensorflow as tf
 
-        if count > MAX_REPEATED_ELEMENTS:
-            raise _too_large(declared, shape)
+        budget.take(declared, shape, declared.numpy.itemsize)
         return tf.make_ndarray(tensor)
+    values = _VALUES[declared.dtype](tensor)
+    # Before the values are copied out, let alone the last one repeated.
+    budget.take(declared, shape, width_of(declared, values))
     if tensor.tensor_content:
         if declared.dtype == _STRING or len(tensor.tensor_content) != count * declared.numpy.itemsize:
-            raise invalid_argument(
-                f"tensor parsing error: {declared.name}: tensor_content has {len(tensor.tensor_content)} bytes, "
-                f"which does not fit shape {list(shape)}"
+            raise ValueError(
+                f"tensor_content has {len(tensor.tensor_content)} bytes, which does not fit shape {list(shape)}"
             )
         return np.frombuffer(tensor.tensor_content, declared.numpy).reshape(shape)
-    values = _VALUES[declared.dtype](tensor)[:]
     if len(values) > count:
-        raise invalid_argument(
-            f"tensor parsing error: {declared.name}: {len(values)} values do not fit shape {list(shape)}"
-        )
-    if len(values) == count:
-        return as_array(values, declared).reshape(shape)
-    if count > MAX_REPEATED_ELEMENTS:
-        raise _too_large(declared, shape)
+        raise ValueError(f"{len(values)} values do not fit shape {list(shape)}")
+    sent = values[:]
+    if len(sent) == count:
+        return as_array(sent, declared).reshape(shape)
     empty = b"" if declared.dtype == _STRING else 0
-    full = np.full(count, values[-1] if values else empty, declared.numpy)  # the last value stands for the rest
-    full[: len(values)] = values
+    full = np.full(count, sent[-1] if sent else empty, declared.numpy)  # the last value stands for the rest
+    full[: len(sent)] = sent
     return full.reshape(shape)
-
-
-def _too_large(declared: Input, shape: Sequence[int]) -> Exception:
-    return invalid_argument(
-        f"tensor parsing error: {declared.name}: shape {list(shape)} has more than {MAX_REPEATED_ELEMENTS} elements "
-        f"that were not sent"
-    )
 
 
 def _type_name(number: int) -> str:

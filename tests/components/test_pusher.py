@@ -1,3 +1,5 @@
+import concurrent.futures
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -115,3 +117,30 @@ def test_an_older_span_does_not_go_over_a_newer_one(model, tmp_path):
     assert pusher.newer_span(served, 0) is None, "logs without spans always go on"
     pusher.push(model, str(served), {"span": None}, [])
     assert pusher.newer_span(served, 20260102) is None, "the newest version says nothing of spans"
+
+
+def _push_many(model: str, served: str, count: int) -> list[str]:
+    return [pusher.push(model, served, {}, []) for _ in range(count)]
+
+
+def test_two_pushers_to_one_folder_wait_for_each_other(model, tmp_path):
+    served = tmp_path / "served"
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        pushed = [pool.submit(_push_many, model, str(served), 6) for _ in range(4)]
+        paths = [path for each in pushed for path in each.result()]
+    assert len(set(paths)) == 24 == len(versions(served))
+    for path in paths:
+        files = sorted(file.name for file in Path(path).rglob("*") if file.is_file())
+        assert files == ["data", MANIFEST_FILE, "saved_model.pb", pusher.WARMUP_FILE]
+    assert not list(served.glob(".partial-*"))
+
+
+def test_what_another_machine_is_pushing_is_left_alone(model, tmp_path):
+    served = tmp_path / "served"
+    (served / ".partial-elsewhere.17.abc").mkdir(parents=True)
+    (served / f".partial-{pusher._HOST}.17.abc").mkdir()
+    old = served / ".partial-elsewhere.18.abc"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    pusher.push(model, str(served), {}, [])
+    assert [each.name for each in served.glob(".partial-*")] == [".partial-elsewhere.17.abc"]

@@ -1,6 +1,9 @@
+import json
 import math
+import re
 
 import pytest
+from ruamel.yaml import YAML
 
 from configs import ConfigError
 from configs.features import DERIVED_COLUMNS, MISSING_TIME, History, RawColumn, histories
@@ -161,3 +164,21 @@ def test_the_label_may_be_called_label(load):
     assert load("data.label.column=label").data.label.column == "label"
     with pytest.raises(ConfigError, match="features: the label column 'label' cannot be a feature"):
         load("data.label.column=label", "features.a={kind: numeric, of: item, from: label}")
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ("{last: {kind: vocabulary, of: user, share: nothing}}", "features.last.share: 'nothing' is no other"),
+        ("{last: {kind: vocabulary, of: user, share: i, dim: 3}}", "features.last.dim: 'i', whose table it shares"),
+        ("{a: {kind: hashed, of: user, buckets: 9}, b: {kind: hashed, of: user, share: a, buckets: 8}}",
+         "features.b.buckets: expected 9"),
+        ("{last: {kind: vocabulary, of: user, share: i}, next: {kind: vocabulary, of: user, share: last}}", "name 'i'"),
+        ("{alone: {kind: vocabulary, of: context, cold: content}}", "needs another feature of context"),
+        ("{last: {kind: vocabulary, of: user, share: i, cold: mean}}", "cold: mean belongs to 'i'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shared_is_refused(load, features, said):
+    tables = YAML(typ="safe").load(features)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(*(f"features.{name}={json.dumps(table)}" for name, table in tables.items()))

@@ -11,6 +11,7 @@ from configs import ConfigError
         ("{metric: logloss, beats: item_mean, by: 0.01}", "item_mean"),
         ("{metric: gauc, not_below: blessed, by: 0.01, each: [u], min_examples: 50}", "blessed"),
         ("{metric: auc, at_least: 0.5, each: [i, cold_user]}", None),
+        ("{metric: logloss, not_below: baselines, significant: true}", "baselines"),
     ],
 )
 def test_these_go(load, gate, against):
@@ -39,7 +40,7 @@ def test_these_go(load, gate, against):
         (
             "{metric: auc, beats: nope}",
             "evaluation.gates.0",
-            "no baseline 'nope'; choose from item_mean, lr, fm, blessed",
+            "no baseline 'nope'; choose from item_mean, lr, fm, baselines, blessed",
         ),
         ("{metric: auc, at_least: 0.5, min_examples: 3}", "evaluation.gates.0", "min_examples goes with each"),
         (
@@ -57,7 +58,7 @@ def test_these_gates_are_refused(load, smallest, gate, place, expectation):
 
 
 def test_a_gate_on_a_baseline_that_was_taken_away_is_refused(load):
-    with pytest.raises(ConfigError, match="no baseline 'lr'; choose from fm, blessed"):
+    with pytest.raises(ConfigError, match="no baseline 'lr'; choose from fm, baselines, blessed"):
         load("baselines={fm: {type: fm}}", "evaluation.gates=[{metric: auc, beats: lr}]")
 
 

@@ -95,6 +95,7 @@ def server(start_server, files):
         "--noflush_filesystem_caches",
         "--max_message_bytes=1000000",
         "--max_batch_rows=1000",
+        "--model_control_from=loopback",
     )
 
 
@@ -278,7 +279,8 @@ def test_classify_regress_and_multi_inference(stubs):
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     classify.model_spec.signature_name = "regress_x_to_y"
-    fails(stubs.prediction.Classify, classify, code, "Expected classification signature method_name")
+    missing = "Expected classification signature outputs to contain at least one of"
+    fails(stubs.prediction.Classify, classify, grpc.StatusCode.FAILED_PRECONDITION, missing)
     classify.model_spec.signature_name = "nothing"
     fails(stubs.prediction.Classify, classify, code, "No signature was found with the name: nothing")
     regress.input.Clear()
@@ -500,7 +502,8 @@ def test_requests_are_logged_as_prediction_logs(server, stubs, files):
                     log = prediction_log_pb2.PredictionLog.FromString(record)
                     if log.HasField("predict_log") and log.log_metadata.model_spec.version.value == 123:
                         sent, answered = log.predict_log.request.inputs["x"], log.predict_log.response.outputs["y"]
-                        found.add((tf.make_ndarray(sent).flat[0].item(), tf.make_ndarray(answered).flat[0].item()))
+                        pair = (tf.make_ndarray(sent).flat[0].item(), tf.make_ndarray(answered).flat[0].item())
+                        found.add(pair)
             except tf.errors.DataLossError:  # the file is being written
                 pass
         return found
@@ -508,7 +511,6 @@ def test_requests_are_logged_as_prediction_logs(server, stubs, files):
     expected = {(10.0, 7.0), (20.0, 12.0), (30.0, 17.0)}
     # Small records wait in the writer's buffer until the file is finished, when the last test stops the server.
     server.expected_log = (seen, expected)
-    assert seen() <= {*expected, *seen()}
 
 
 # Configuration

@@ -10,8 +10,8 @@ import tensorflow as tf
 from configs.features import Bucketized, Crossed, Hashed, Numeric, Sequence, Time, Vocabulary
 from models.training.examples import examples
 from tests.conftest import DAY, make_rows, missing, named, serialized
-from transforms.preprocessing import split_values
 from transforms.raw import raw_feature_spec, sparse_from_named
+from transforms.text_ids import split_values
 from transforms.transformed import PADDING, model_inputs
 
 

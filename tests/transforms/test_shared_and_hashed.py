@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
-from configs.features import Feature, check_shared
+from configs.features import Feature
 
 TABLE = {
     "item": {"kind": "vocabulary", "of": "item", "min_count": 2, "oov": 2},
@@ -84,21 +84,6 @@ def test_a_bucket_has_a_row_once_it_was_seen_often_enough(transformed):
     rows, features = transformed
     assert features["rare"].size == 1 + 1  # only u was seen three times
     assert [row["rare"] for row in rows] == [1, 1, 1, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"last": {"kind": "vocabulary", "of": "user", "share": "nothing"}}, "no other vocabulary feature"),
-        ({"last": {"kind": "vocabulary", "of": "user", "share": "item", "dim": 3}}, "last.dim: 'item'"),
-        ({"last": {"kind": "hashed", "of": "user", "share": "twice", "buckets": 9}}, "expected 50"),
-        ({"next": {"kind": "vocabulary", "of": "user", "share": "last"}}, "name 'item'"),
-        ({"alone": {"kind": "vocabulary", "of": "context", "cold": "content"}}, "needs another feature of context"),
-    ],
-)
-def test_what_cannot_be_shared_is_refused(change, said):
-    with pytest.raises(ValueError, match=said):
-        check_shared(read(TABLE | change))
 
 
 @pytest.mark.parametrize(

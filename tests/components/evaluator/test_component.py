@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.artifacts import VERDICT
+from components.artifacts import VERDICT, IngestReport
 from components.evaluator import component
 from components.evaluator.metrics import binary_metrics
 from components.verdict import VERDICT_FILE
@@ -73,7 +73,7 @@ def made(tmp_path_factory):
     return folder, table
 
 
-def execute(made, output, candidate, baselines, blessed=None, gates=GATES):
+def execute(made, output, candidate, baselines, blessed=None, gates=GATES, split="alike"):
     folder, _ = made
 
     def model(name):
@@ -83,6 +83,9 @@ def execute(made, output, candidate, baselines, blessed=None, gates=GATES):
 
     examples = standard_artifacts.Examples()
     examples.uri, examples.split_names = str(folder / "examples"), artifact_utils.encode_split_names(["test"])
+    counts, earlier = IngestReport(), standard_artifacts.ModelBlessing()
+    counts.uri = str(output)
+    earlier.set_string_custom_property("split", split)
     result, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
     for name, artifact in (("result", result), ("blessing", blessing)):
         artifact.uri = str(output / name)
@@ -94,7 +97,8 @@ def execute(made, output, candidate, baselines, blessed=None, gates=GATES):
         {
             "examples": [examples],
             "model": model(candidate),
-            **({"blessed_model": model(blessed)} if blessed else {}),
+            "report": [counts],
+            **({"blessed_model": model(blessed), "blessed": [earlier]} if blessed else {}),
             **{f"baseline_{i}": model(path) for i, path in enumerate(baselines.values())},
         },
         {"evaluation_result": [result], "blessing": [blessing]},
@@ -103,7 +107,8 @@ def execute(made, output, candidate, baselines, blessed=None, gates=GATES):
                 Evaluation.model_validate({"slices": [["gender"], ["genres", "gender"]], "gates": gates})
             ),
             "user": "user",
-            "baselines": json.dumps(list(baselines)),
+            "baselines": json.dumps({name: {"type": "fm", "l2": 0.01} for name in baselines}),
+            "split": json.dumps({"digest": "alike", "by": "time"}),
         },
     )
     return result, blessing, json.loads((output / "blessing" / VERDICT_FILE).read_text())
@@ -133,11 +138,11 @@ def test_a_poor_model_is_refused_and_the_verdict_says_why(made, tmp_path):
     _, blessing, verdict = execute(made, tmp_path, "random", {"noise": "random"}, gates=GATES[:3])
     assert not verdict["blessed"]
     assert blessing.get_int_custom_property(VERDICT) == 0
-    assert blessing.get_string_custom_property("summary").startswith("refused: 2 of 3 conditions fail; AUC 0.")
+    assert blessing.get_string_custom_property("summary").startswith("refused: 2 of 2 conditions fail; AUC 0.")
     absolute, relative, last = verdict["judgements"]
     assert "misses 0.7" in absolute["why"]
     assert "0.0000 better than noise's" in relative["why"]
-    assert last["why"] == "no blessed model yet"
+    assert last["why"] == "not judged: no blessed model yet"
 
 
 def test_one_model_alone_can_be_judged(made, tmp_path):
@@ -188,3 +193,14 @@ def test_tfma_returns_intervals_differences_and_curves(made, good):
         plot = outputs[""][""]
         assert plot["calibrationHistogramBuckets"]["buckets"]
         assert plot["confusionMatrixAtThresholds"]["matrices"]
+
+
+def test_a_baseline_that_wins_is_named_with_how_to_serve_it(made, tmp_path):
+    gate = {"metric": "auc", "not_below": "baselines", "by": 0.01}
+    _, _, verdict = execute(made, tmp_path, "random", {"better": "good"}, blessed="good", gates=[gate], split="another")
+    assert not verdict["blessed"]
+    assert verdict["judgements"][0]["margin_interval"][1] < 0
+    (note,) = verdict["notes"]
+    assert note.startswith("The baseline better is better on the test split: AUC 0.")
+    assert "--set 'model={type: fm, l2: 0.01}'" in note
+    assert "blessed" not in verdict["metrics"], "it may have learnt from these rows"

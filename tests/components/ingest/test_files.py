@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from components.ingest.files import NoLogsYetError, find_files, fingerprint, newest_span
@@ -67,6 +69,14 @@ def test_the_fingerprint_follows_what_the_files_are(logs):
     before = fingerprint(find_files(data(), str(logs)))
     assert fingerprint(find_files(data(), str(logs))) == before
     (logs / "a.csv").write_bytes(b"xy")
+    assert fingerprint(find_files(data(), str(logs))) != before
+
+
+def test_a_file_rewritten_with_its_size_and_time_kept_is_another(logs):
+    before, file = fingerprint(find_files(data(), str(logs))), logs / "a.csv"
+    times = file.stat()
+    file.write_bytes(b"y")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert fingerprint(find_files(data(), str(logs))) != before
 
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -305,3 +306,21 @@ def test_a_byte_order_mark_is_no_part_of_json(write):
 def test_an_array_of_json_is_named(write):
     with pytest.raises(RefusedError, match=r"one JSON array, not JSON Lines. Convert it: jq"):
         reading.any_names(write("logs.jsonl", b'[{"user": "u"}]\n'))
+
+
+def test_a_small_gzip_that_unpacks_to_gigabytes_is_refused_early(write):
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    blank = b"\n" * (16 << 20)
+    packed = (
+        packer.compress(b"user,item,label,time\n")
+        + b"".join(packer.compress(blank) for _ in range(16))
+        + packer.flush()
+    )
+    with pytest.raises(RefusedError, match="unpacks to more than 200 times"):
+        rows_of(write("logs.csv.gz", packed))
+
+
+def test_a_header_of_a_hundred_thousand_columns_is_refused(write):
+    file = write("logs.csv", ",".join(f"c{number}" for number in range(100_000)).encode() + b"\n")
+    with pytest.raises(RefusedError, match="names 100,000 columns"):
+        reading.column_names(data(), file)

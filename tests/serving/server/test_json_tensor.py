@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.server import json_tensor
+from serving.server import json_answers, json_tensor
 from serving.server.saved_model import Input, Signature
 from serving.server.status import ServingError
 
@@ -50,19 +50,19 @@ def test_what_does_not_fit_the_type_is_refused(kind, value):
 )
 def test_float32_survives_both_ways(values):
     array = np.array(values, np.float32)
-    text = json_tensor.predictions({"y": array}, rows=True)
+    text = json_answers.predictions({"y": array}, rows=True)
     np.testing.assert_array_equal(np.array(json.loads(text)["predictions"], np.float32), array)
 
 
 def test_answers():
     two = {"score": np.array([0.2, 3.0], np.float32), "image_bytes": np.array([b"\xff", b"x"], object)}
-    assert json_tensor.predictions(two, rows=True) == (
+    assert json_answers.predictions(two, rows=True) == (
         b'{"predictions":[{"score":0.2,"image_bytes":{"b64":"/w=="}},{"score":3.0,"image_bytes":{"b64":"eA=="}}]}'
     )
-    assert json_tensor.predictions({"y": np.array([1, 2])}, rows=False) == b'{"outputs":[1,2]}'
-    nan = json_tensor.predictions({"y": np.array([[np.nan, -np.inf, 0.1]], np.float32)}, rows=True)
+    assert json_answers.predictions({"y": np.array([1, 2])}, rows=False) == b'{"outputs":[1,2]}'
+    nan = json_answers.predictions({"y": np.array([[np.nan, -np.inf, 0.1]], np.float32)}, rows=True)
     assert nan == b'{"predictions": [[NaN, -Infinity, 0.1]]}'
     with pytest.raises(ServingError, match="inconsistent batch size"):
-        json_tensor.predictions({"a": np.zeros(2), "b": np.zeros(3)}, rows=True)
+        json_answers.predictions({"a": np.zeros(2), "b": np.zeros(3)}, rows=True)
     with pytest.raises(ServingError, match="no shape"):
-        json_tensor.predictions({"a": np.array(1.0)}, rows=True)
+        json_answers.predictions({"a": np.array(1.0)}, rows=True)
