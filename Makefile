@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training \
+.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training bench-defaults \
 	bench-topk soak-serving soak-training
 
 help: ## what can be made
@@ -49,6 +49,9 @@ bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by t
 
 bench-topk: setup ## the search for the best of a million items: exact and by inverted lists, on one core
 	@TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topk
+
+bench-defaults: setup ## what `recsys init` proposes, untouched, on ten logs, three seeds, against its baselines and scikit-learn
+	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.defaults
 
 soak-serving: setup ## 100 version swaps under constant load
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py

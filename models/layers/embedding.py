@@ -14,7 +14,8 @@ from models.layers.tables import EMPTY_ROW, Table, composed, laid_out, row_ids, 
 from transforms.transformed import PADDING, TransformedFeature
 
 PRECISION_OF_WEIGHTS = 1.0  # of the prior on single weights, 1 / variance: that of scikit-learn's C = 1
-PRECISION_OF_VECTORS = 30.0  # on the elements of embeddings
+PRECISION_OF_VECTORS = 30.0  # on the elements of embeddings, and for each lookup this much more:
+SHARE_OF_VECTORS = 0.01
 
 
 class FieldEmbedding(keras.layers.Layer):
@@ -136,9 +137,9 @@ class FieldEmbedding(keras.layers.Layer):
 
     def set_prior(self, counts: Mapping[str, np.ndarray]) -> None:
         """Give rows a normal prior; `counts` says how often all training examples look each up, as `lookups` does."""
-        precision = PRECISION_OF_WEIGHTS if self._dim == 1 else PRECISION_OF_VECTORS
+        precision, share = (PRECISION_OF_WEIGHTS, 0.0) if self._dim == 1 else (PRECISION_OF_VECTORS, SHARE_OF_VECTORS)
         for own, count in counts.items():
-            weights = np.where(count > 0, precision / np.maximum(count, 1), 0.0)
+            weights = np.where(count > 0, precision / np.maximum(count, 1) + share, 0.0)
             weights[EMPTY_ROW] = 0.0
             self._penalties[own] = tf.constant(weights, tf.float32)
 

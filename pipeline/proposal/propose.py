@@ -164,7 +164,7 @@ def _role_lines(roles: Roles) -> list[str]:
 def _model_lines(roles: Roles) -> list[str]:
     del roles
     return [
-        "model: {type: deepfm}",
+        "model: {type: auto}",
         "evaluation:",
         f"  slices: {_yaml([['user_activity'], ['item_popularity']])}",
         "  gates:",
