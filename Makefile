@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-evaluator bench-ingest bench-movielens bench-training bench-defaults \
-	bench-topk soak-serving soak-training
+.PHONY: help setup lint docs demo airflow test bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
+	bench-movielens bench-training bench-defaults bench-topk bench-topn soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,12 @@ bench-evaluator: setup ## our metrics and slicing in TFMA against TFMA's own
 bench-ingest: setup ## our ingest against TFX's CsvExampleGen
 	$(RUN)/python -m benchmarks.ingest
 
+bench-canary: setup ## how often the canary's guard is wrong: false rollbacks and power in simulated worlds
+	@$(RUN)/python -m benchmarks.canary
+
+bench-pipeline: setup ## ingest, statistics, transform and evaluation against TFX's own components, and ten times the rows
+	@$(RUN)/python -m benchmarks.pipeline
+
 bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by two splits, and the family
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.movielens
 
@@ -52,6 +58,9 @@ bench-topk: setup ## the search for the best of a million items: exact and by in
 
 bench-defaults: setup ## what `recsys init` proposes, untouched, on ten logs, three seeds, against its baselines and scikit-learn
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.defaults
+
+bench-topn: setup ## models that rank all items: MovieLens-100K, three seeds, and training speed beside PyTorch
+	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topn
 
 soak-serving: setup ## 100 version swaps under constant load
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py

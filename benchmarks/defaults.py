@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.open_bandit import fetch
 from components.contest import Data, Entry, counted, measure, training_task
 from configs import Config, load_config
-from datasets.synthetic import generate
+from interactions.synthetic import generate
 from models.training.examples import Examples
 from models.training.job import Job
 from pipeline.prepare import prepare

@@ -29,20 +29,20 @@ RUNNER = "--runner=FnApiRunner"
 class Scorer(tf.Module):
     """Answers with the score that each example carries: what is timed is the evaluation, not a model."""
 
-    def __init__(self, shift: float):
+    def __init__(self, shift: float, column: str):
         super().__init__()
-        self._shift = shift
+        self._shift, self._column = shift, column
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, examples):
-        parsed = tf.io.parse_example(examples, {"score": tf.io.FixedLenFeature([], tf.float32)})
-        return {component.PREDICTION: tf.clip_by_value(parsed["score"] + self._shift, 0.0, 1.0)}
+        parsed = tf.io.parse_example(examples, {self._column: tf.io.FixedLenFeature([], tf.float32)})
+        return {component.PREDICTION: tf.clip_by_value(parsed[self._column] + self._shift, 0.001, 0.999)}
 
 
-def write_models(folder: str) -> dict[str, str]:
+def write_models(folder: str, column: str = "score") -> dict[str, str]:
     paths = {name: f"{folder}/{name}" for name in MODELS}
     for shift, path in enumerate(paths.values()):
-        scorer = Scorer(0.05 * shift)
+        scorer = Scorer(0.05 * shift, column)
         tf.saved_model.save(scorer, path, signatures={"serve_examples": scorer.serve})
     return paths
 
@@ -64,9 +64,11 @@ def write_examples(path: str, rows: int) -> None:
             writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
-def evaluate_stock(root: beam.Pipeline, files: list[str], models: dict[str, str], output: str) -> None:
+def evaluate_stock(
+    root: beam.Pipeline, files: list[str], models: dict[str, str], user: str, slices: list[list[str]], output: str
+) -> None:
     """Add TFMA with its default extractors and its own metrics; it has no GAUC, so it computes one metric less."""
-    config = component.eval_config(list(models), "user_id", SLICES)
+    config = component.eval_config(list(models), user, slices)
     del config.metrics_specs[:]
     config.metrics_specs.extend(
         tfma.metrics.specs_from_metrics(
@@ -91,6 +93,21 @@ def evaluate_stock(root: beam.Pipeline, files: list[str], models: dict[str, str]
     )
 
 
+def largest_differences(ours: str, stock: str, models: list[str]) -> tuple[dict[str, float], int]:
+    """Return how far each metric is apart, at most, and over how many slices."""
+    mine, _ = component.read_metrics(ours, models)
+    theirs, _ = component.read_metrics(stock, models)
+    differences: dict[str, float] = {}
+    for model, slices in theirs.items():
+        assert slices.keys() == mine[model].keys()
+        for slice_, metrics in slices.items():
+            for metric, value in metrics.items():
+                own = mine[model][slice_].get(metric)
+                if own is not None and not (math.isnan(value) and math.isnan(own)):
+                    differences[metric] = max(differences.get(metric, 0.0), abs(value - own))
+    return {metric: float(f"{d:.2g}") for metric, d in sorted(differences.items())}, len(theirs[models[0]])
+
+
 def compare(folder: str, rows: int) -> dict[str, object]:
     """Run both over `rows` examples and return seconds, ratio and the largest difference of each metric."""
     models, examples = write_models(folder), f"{folder}/examples.gz"
@@ -100,28 +117,19 @@ def compare(folder: str, rows: int) -> dict[str, object]:
         began = time.perf_counter()
         with beam.Pipeline(options=PipelineOptions([RUNNER])) as root:
             if name == "stock":
-                evaluate_stock(root, [examples], models, f"{folder}/{name}")
+                evaluate_stock(root, [examples], models, "user_id", SLICES, f"{folder}/{name}")
             else:
                 component.evaluate(root, [examples], models, "user_id", SLICES, f"{folder}/{name}")
         seconds[name] = round(time.perf_counter() - began, 1)
-    ours, _ = component.read_metrics(f"{folder}/ours", list(models))
-    stock, _ = component.read_metrics(f"{folder}/stock", list(models))
-    differences: dict[str, float] = {}
-    for model, slices in stock.items():
-        assert slices.keys() == ours[model].keys()
-        for slice_, metrics in slices.items():
-            for metric, value in metrics.items():
-                mine = ours[model][slice_].get(metric)
-                if mine is not None and not (math.isnan(value) and math.isnan(mine)):
-                    differences[metric] = max(differences.get(metric, 0.0), abs(value - mine))
+    differences, slices = largest_differences(f"{folder}/ours", f"{folder}/stock", list(models))
     return {
         "rows": rows,
         "models": len(models),
-        "slices": len(stock[MODELS[0]]),
+        "slices": slices,
         "stock_seconds": seconds["stock"],
         "our_seconds": seconds["ours"],
         "ratio": round(seconds["stock"] / seconds["ours"], 1),
-        "largest_difference": {metric: float(f"{d:.2g}") for metric, d in sorted(differences.items())},
+        "largest_difference": differences,
     }
 
 

@@ -66,7 +66,7 @@ def unused_port() -> int:
 
 def main(console: Console) -> int:
     """Run it and say what was seen."""
-    from pipeline.catalogue import Catalogue, newest_version
+    from components.catalogue import Catalogue, newest_version
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models.recommend.index import ExactIndex, Found, InvertedIndex
+from models.layers.index import ExactIndex, Found, InvertedIndex
 
 CLUSTERS = 2000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.evaluator.component import PREDICTION
 from components.evaluator.metrics import binary_metrics
+from components.evaluator.ranking.by import RankedBy
 from components.trainer import feature_table
 from configs import Config, ConfigError
 from configs.features import LABEL
 from configs.model import MODELS, Model, Training
+from configs.retrieval import Retrieval
 from models.base import ClosedForm, MissingFeatureError
 from models.registry import implementation
 from models.training.job import Task
@@ -31,11 +34,12 @@ _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 
 @dataclass(frozen=True)
 class Data:
-    """The folders of a run up to Transform: raw examples, transformed examples, the transform graph."""
+    """The folders of a run up to Transform: raw examples, transformed ones, the transform graph, the catalogue."""
 
     examples: str
     transformed: str
     graph: str
+    catalogue: str = ""  # only lists of the best items need it
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def measure(
 ) -> Figures:
     """Train a model once and score the eval and test examples, raw, with what it exports.
 
-    `metrics` has `eval`, `test`, and the parts of test in COLD that have rows.
+    `metrics` has `eval`, `test`, and the parts of test in COLD that have rows. Where the config judges lists of the
+    best items, eval and test have their metrics too; the model recommends alone, without `retrieval`.
     """
     with tempfile.TemporaryDirectory() as folder:
         history = fit(training_task(config, entry.model, entry.training, seed), data, folder, report)
@@ -125,7 +130,7 @@ def measure(
         metrics: dict[str, Mapping[str, float]] = {}
         for split in ("eval", "test"):
             rows = _scored(serve, f"{data.examples}/Split-{split}", config.data.user)
-            metrics[split] = _metrics(rows)
+            metrics[split] = _metrics(rows) | _of_lists(config, f"{folder}/model", data, split)
         for name, column in COLD.items():
             cold = rows[rows[column] == b"yes"]
             if len(cold):
@@ -141,6 +146,17 @@ def measure(
         history["seconds"],
         history["best_epoch"],
     )
+
+
+def _of_lists(config: Config, model: str, data: Data, split: str) -> dict[str, float]:
+    by = RankedBy.of(config)
+    if by is None:
+        return {}
+    alone = by.model_copy(update={"retrieval": Retrieval()})
+    ranked = alone.lists(
+        {"": model}, lambda s: sorted(tf.io.gfile.glob(f"{data.examples}/Split-{s}/*.gz")), split, data.catalogue
+    )
+    return {name: value for name, value in ranked.metrics("").items() if not math.isnan(value)}
 
 
 def counted(entry: Entry) -> bool:

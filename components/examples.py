@@ -10,6 +10,13 @@ from tfx import types
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+_LEVEL = 1  # of gzip: a third of the default level's time for a third more bytes
+
+
+def record_writer(path: str) -> tf.io.TFRecordWriter:
+    """Open a gzipped TFRecord file to write, for use in a `with` statement."""
+    return tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP", compression_level=_LEVEL))
+
 
 def split_files(artifact: types.Artifact, split: str) -> list[str]:
     """Return a split's TFRecord files, sorted."""

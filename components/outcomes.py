@@ -19,6 +19,8 @@ class NodeId(enum.StrEnum):
     DATA_GATE = "DataGate"
     TRANSFORM = "Transform"
     TRAINER = "Trainer"
+    RETRIEVAL = "Retrieval"
+    ASSEMBLER = "Assembler"
     BLESSED_MODEL = "LastBlessedModel"
     EVALUATOR = "Evaluator"
     SERVING_CHECK = "ServingCheck"
@@ -63,6 +65,8 @@ class RunState(enum.StrEnum):
     BROKE = "broke"
     UNFINISHED = "unfinished"
     UNDER_WAY = "under way"
+    INTERRUPTED = "interrupted"
+    PREPARED = "prepared"  # data only, for compare, tune or train
     NO_REPORT = "no report"
 
 
@@ -74,6 +78,7 @@ class ExitCode(enum.IntEnum):
     WRONG_CALL = 2
     REFUSED = 3
     SKIPPED = 4
+    INTERRUPTED = 130  # as shells have it: 128 and SIGINT's number
 
     @property
     def means(self) -> str:
@@ -92,4 +97,5 @@ _MEANINGS = {
     ExitCode.WRONG_CALL: "the call or the config is wrong",
     ExitCode.REFUSED: "a gate said no",
     ExitCode.SKIPPED: "skipped: a gate before it said no, or a newer span is served",
+    ExitCode.INTERRUPTED: "interrupted; the same call goes on where it was",
 }

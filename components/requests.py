@@ -32,4 +32,4 @@ def _cell(values: list[Any] | None, column: RawColumn) -> Any:
         return column.default
     if column.separator is not None:
         return column.separator.encode().join(values)
-    return values[0]
+    return values[0] * column.per_second if column.type == "int64" else values[0]

@@ -15,10 +15,10 @@ from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_data_validation.statistics.generators import basic_stats_generator, stats_generator
 from tensorflow_data_validation.utils import stats_util, top_k_uniques_stats_util
 from tensorflow_metadata.proto.v0 import statistics_pb2
-from tfx import types
+from tfx import components, types
 from tfx.components.statistics_gen import executor
-from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import json_utils
 from tfx_bsl.arrow import array_util
 
@@ -153,18 +153,7 @@ def _supported(options: tfdv.StatsOptions, inputs: dict[str, list[types.Artifact
     )
 
 
-class StatisticsGen(base_beam_component.BaseBeamComponent):
-    """TFX's StatisticsGen with the executor above."""
+class StatisticsGen(components.StatisticsGen):
+    """TFX's StatisticsGen with the executor above: the same inputs, outputs and parameters."""
 
-    SPEC_CLASS = standard_component_specs.StatisticsGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
-
-    def __init__(self, examples: types.BaseChannel, options: tfdv.StatsOptions | None):
-        super().__init__(
-            spec=standard_component_specs.StatisticsGenSpec(
-                examples=examples,
-                stats_options_json=options.to_json() if options else None,
-                exclude_splits=json_utils.dumps([]),
-                statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
-            )
-        )

@@ -26,7 +26,9 @@ _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 progress = logging.getLogger("recsys.progress")
 
 
-def trainer(config: Config, model: Model, examples: types.BaseChannel, transform_graph: types.BaseChannel) -> Trainer:
+def trainer(
+    config: Config, model: Model, training: Training, examples: types.BaseChannel, transform_graph: types.BaseChannel
+) -> Trainer:
     """Return the node that trains `model` on the transformed examples."""
     return Trainer(
         run_fn=f"{__name__}.run_fn",
@@ -37,7 +39,7 @@ def trainer(config: Config, model: Model, examples: types.BaseChannel, transform
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "model": canonical_json(model),
-            "training": canonical_json(config.training),
+            "training": canonical_json(training),
             "features": feature_table(config),
             "columns": json.dumps([asdict(column) for column in config.raw_columns.values()]),
             "user": config.data.user,

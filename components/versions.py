@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.protobuf import saved_model_pb2
+
 from serving.server.source import versions_on_disk
 from serving.server.status import ServingError
 
@@ -32,6 +34,12 @@ def manifest_of(version: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
+
+
+def signatures_of(version: Path) -> set[str]:
+    """Return the signatures of a version's SavedModel."""
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    return {name for graph in saved.meta_graphs for name in graph.signature_def if not name.startswith("__")}
 
 
 def artifacts_of(version: Path) -> dict[str, str]:

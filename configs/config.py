@@ -18,9 +18,21 @@ from configs.base import ColumnName, ConfigError, Section, check_mounted, resolv
 from configs.data import Data
 from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import BLESSED, EACH_BASELINE, MOST_BASELINES, Evaluation, Validation
+from configs.gates import (
+    BLESSED,
+    EACH_BASELINE,
+    LIST_METRICS,
+    MOST_BASELINES,
+    STAGE_METRICS,
+    Evaluation,
+    Ranking,
+    Validation,
+    at_k,
+    default_ranking_gates,
+)
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
+from configs.retrieval import Retrieval
 from configs.serving import RELEASE_FOLDER, Serving
 from configs.tuning import Tuning
 
@@ -75,6 +87,7 @@ class Config(Section):
         default={}, description="Further models for `recsys compare` to train; a run does not."
     )
     training: Training = Training()
+    retrieval: Retrieval = Retrieval()
     tuning: Tuning = Tuning()
     validation: Validation = Validation()
     evaluation: Evaluation = Evaluation()
@@ -91,7 +104,7 @@ class Config(Section):
         data = self.data
         check_features(self.features, data)
         try:
-            columns = _raw_columns(self.features, data.time)
+            columns = _raw_columns(self.features, data.time, data.per_second)
         except ValueError as error:
             raise ValueError(f"features: {error}") from None
         label = data.label.column if data.label else None
@@ -110,14 +123,16 @@ class Config(Section):
             )
         for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
             self._check_model(place, model)
-        for name, contender in self.models.items():
-            self._check_model(f"models.{name}.model", contender.model)
+        of_their_own: dict[str, Contender | Retrieval] = {f"models.{name}": c for name, c in self.models.items()}
+        for place, own in (of_their_own | {"retrieval": self.retrieval}).items():
+            if own.model is not None:
+                self._check_model(f"{place}.model", own.model)
             try:
-                self.training_of(contender)
+                self.training_of(own)
             except ValidationError as error:
                 (first, *_) = error.errors()
                 at = ".".join(map(str, first["loc"]))
-                raise ValueError(f"models.{name}.training.{at}: {first['msg']}") from None
+                raise ValueError(f"{place}.training.{at}: {first['msg']}") from None
         for column in self.validation.limits:
             if column not in self.compared_columns:
                 choices = ", ".join(self.compared_columns)
@@ -133,6 +148,10 @@ class Config(Section):
                 raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
             if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
                 raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+            try:
+                self._check_ranking_gate(gate.metric)
+            except ValueError as error:
+                raise ValueError(f"evaluation.gates.{index}: {error}") from None
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
@@ -151,11 +170,33 @@ class Config(Section):
         if unknown:
             raise ValueError(f"{place}.without: no feature {unknown[0]!r}; choose from {', '.join(self.features)}")
 
-    def training_of(self, contender: Contender) -> Training:
-        """Return the training of one of `models`: the config's, but for what is its own."""
+    def _check_ranking_gate(self, metric: str) -> None:
+        """Raise ValueError where a metric of lists is asked for that is not computed."""
+        if (found := at_k(metric)) is None:
+            return
+        (name, k), ks = found, (self.ranking or Ranking()).k
+        if k not in ks:
+            raise ValueError(f"{metric}: {k} is none of evaluation.ranking.k: {ks}")
+        if name in (*LIST_METRICS, *STAGE_METRICS) and k != min(ks):
+            raise ValueError(f"{metric}: {name} is computed for the shortest list, {name}@{min(ks)}")
+        if name in ("overlap", "ndcg_loss") and self.retrieval.model is None:
+            raise ValueError(f"{metric}: compares two stages with one, and there is no retrieval.model")
+        if name == "index_recall" and self.retrieval.index.type == "exact":
+            raise ValueError(f"{metric}: an exact index misses nothing; it goes with retrieval.index.type: inverted")
+
+    def training_of(self, contender: Contender | Retrieval) -> Training:
+        """Return the training of one of `models`, or of `retrieval`: the config's, but for what is its own."""
         return Training.model_validate(
             {**self.training.model_dump(by_alias=True, exclude_unset=True), **contender.training}
         )
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """How lists of the best items are judged, if they are."""
+        asked = any(at_k(gate.metric) for gate in self.evaluation.gates)
+        two = self.retrieval.model is not None or self.retrieval.index.type != "exact"
+        implied = Ranking() if asked or two or self.data.positives_only else None
+        return self.evaluation.ranking or implied
 
     @property
     def path(self) -> Path:
@@ -165,7 +206,7 @@ class Config(Section):
     @property
     def raw_columns(self) -> dict[str, RawColumn]:
         """The columns that the features read, by name: the inputs of the served model."""
-        return _raw_columns(self.features, self.data.time)
+        return _raw_columns(self.features, self.data.time, self.data.per_second)
 
     @property
     def slice_columns(self) -> list[str]:
@@ -175,9 +216,10 @@ class Config(Section):
 
     @property
     def judged_by(self) -> Evaluation:
-        """`evaluation`, without the default gates where all labels are positive and they have nothing to go by."""
+        """`evaluation`; where all labels are positive, the default gates are on lists: others have nothing to go by."""
         if self.data.positives_only and "gates" not in self.evaluation.model_fields_set:
-            return self.evaluation.model_copy(update={"gates": []})
+            gates = default_ranking_gates(min((self.ranking or Ranking()).k))
+            return self.evaluation.model_copy(update={"gates": gates})
         return self.evaluation
 
     @property

@@ -18,6 +18,7 @@ Decimal = Literal[".", ","]
 Thousands = Literal[",", ".", " ", "'", "_"]
 
 SPAN = "{SPAN}"
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 # YAML reads 20260131 as a number and 2026-01-31 as a date.
 Span = Annotated[
@@ -136,7 +137,11 @@ class Data(Section):
         description="Column of the event's time. Logs without one have no order: no splits, sequences or features by "
         "time.",
     )
-    time_unit: TimeUnit = Field(default="s", description="Unit since 1970 of the time column, or `iso8601` text.")
+    time_unit: TimeUnit = Field(
+        default="s",
+        description="Unit since 1970 of the time column, or `iso8601` text. Requests of the served model "
+        "give times in this unit; in seconds where the logs hold text.",
+    )
     ties: Literal["unknown", "file"] = Field(
         default="unknown",
         description="Which of a user's events of the same second came first: `unknown`: splits order them by a hash "
@@ -181,6 +186,11 @@ class Data(Section):
         default=0.01, description="Share of rows that may be malformed; above it the run stops with exit code 3."
     )
     max_field_bytes: int = Field(default=65536, ge=16, description="A row with a longer field is malformed.")
+
+    @property
+    def per_second(self) -> int:
+        """How many of the time column's unit are a second; 1 where it is text, which requests give in seconds."""
+        return PER_SECOND.get(self.time_unit, 1) if self.time_format is None else 1
 
     @property
     def has_spans(self) -> bool:

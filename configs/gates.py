@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section, Share
 
-MetricName = Literal["auc", "gauc", "ndcg10", "logloss", "calibration", "prauc", "example_count"]
-LOWER_IS_BETTER: frozenset[str] = frozenset({"logloss"})
-UNDIRECTED: frozenset[str] = frozenset({"calibration", "example_count"})  # more is neither better nor worse
+BINARY_METRICS = ("auc", "gauc", "ndcg10", "logloss", "calibration", "prauc", "example_count")
+LIST_METRICS = ("coverage", "novelty", "popular_share")
+STAGE_METRICS = ("overlap", "ndcg_loss", "index_recall")
+RANKING_METRICS = ("recall", "ndcg", "hit_rate", "mrr", *LIST_METRICS, *STAGE_METRICS)
+_LOWER_IS_BETTER = frozenset({"logloss", "ndcg_loss"})
+_UNDIRECTED = frozenset({"calibration", "example_count", "novelty", "popular_share"})
+_AT_K = re.compile(r"([a-z_]+)@([1-9][0-9]{0,3})")
+
+
+def at_k(metric: str) -> tuple[str, int] | None:
+    """Return the name and the k of a ranking metric such as `ndcg@10`; None for other metrics."""
+    found = _AT_K.fullmatch(metric)
+    return (found[1], int(found[2])) if found and found[1] in RANKING_METRICS else None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Say whether less of a metric is better."""
+    return metric.partition("@")[0] in _LOWER_IS_BETTER
+
+
+def undirected(metric: str) -> bool:
+    """Say whether more of a metric is neither better nor worse."""
+    return metric.partition("@")[0] in _UNDIRECTED
+
+
+def _known_metric(metric: str) -> str:
+    if metric not in BINARY_METRICS and at_k(metric) is None:
+        binary, of_lists = (", ".join(map(repr, names)) for names in (BINARY_METRICS, RANKING_METRICS))
+        raise ValueError(f"expected {binary}, or with a k as in 'ndcg@10' one of {of_lists}, got {metric!r}")
+    return metric
+
+
+MetricName = Annotated[str, AfterValidator(_known_metric)]
 BLESSED = "blessed"
 EACH_BASELINE = "baselines"  # in a gate: each of them
 MOST_BASELINES = 8
@@ -54,7 +85,9 @@ class Gate(Section):
     metric: MetricName = Field(
         description="`auc`; `gauc`: AUC within each user, weighted; `ndcg10`: NDCG of each user's ten best examples; "
         "`logloss`; `calibration`: predicted over actual positives, 1 is right; `prauc`: area under precision and "
-        "recall; `example_count`."
+        "recall; `example_count`. Of each user's list of the best k of all items: `recall@10`, `ndcg@10`, "
+        "`hit_rate@10`, `mrr@10`, `coverage@10`, `novelty@10`, `popular_share@10`. Of retrieval and ranker together: "
+        "`ndcg_loss@10` and `overlap@10` against the ranker over all items, `index_recall@10` against exact search."
     )
     at_least: float | None = Field(default=None, description="Smallest value allowed.")
     at_most: float | None = Field(default=None, description="Largest value allowed.")
@@ -84,7 +117,7 @@ class Gate(Section):
             raise ValueError(f"expected exactly one of at_least, at_most, beats, not_below; got {given or 'none'}")
         if self.by and given[0] in ("at_least", "at_most"):
             raise ValueError(f"by goes with beats and not_below, not with {given[0]}")
-        if self.against is not None and self.metric in UNDIRECTED:
+        if self.against is not None and undirected(self.metric):
             raise ValueError(
                 f"more {self.metric} is neither better nor worse: use at_least and at_most, not {given[0]}"
             )
@@ -98,6 +131,38 @@ class Gate(Section):
         return self.beats if self.beats is not None else self.not_below
 
 
+class Ranking(Section):
+    """How the best k of all items are judged: for each user alone, what the user has met before left out."""
+
+    k: list[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        default=[10, 100],
+        min_length=1,
+        description="Lengths of the lists. Coverage, novelty, the share of popular items and what compares two stages "
+        "are given for the shortest.",
+    )
+    users: int = Field(
+        default=100_000, ge=1, description="Most users judged, a random sample, the same for every model and run."
+    )
+    whole_users: int = Field(
+        default=1_000,
+        ge=1,
+        description="With two stages or an inverted index: users for whom every item is scored too, to see what is "
+        "lost.",
+    )
+    mask_known: bool = Field(
+        default=True,
+        description="Leave out of a user's list what the user has met in earlier splits. False where repeats are "
+        "what is to be recommended: a held-out item that was met before is a miss if it is left out.",
+    )
+
+    @field_validator("k")
+    @classmethod
+    def _each_once(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a length twice: {value}")
+        return sorted(value)
+
+
 # What a config without gates is judged by.
 DEFAULT_GATES = (
     Gate(metric="auc", not_below=EACH_BASELINE, by=0.002, significant=True),
@@ -109,6 +174,14 @@ DEFAULT_GATES = (
 )
 
 
+def default_ranking_gates(k: int) -> list[Gate]:
+    """Return what a config without gates is judged by where its logs hold positives alone."""
+    return [
+        Gate(metric=f"ndcg@{k}", not_below=EACH_BASELINE, by=0.002, significant=True),
+        Gate(metric=f"ndcg@{k}", not_below=BLESSED, by=0.002, significant=True),
+    ]
+
+
 class Evaluation(Section):
     """What the model is judged on, always on the test split."""
 
@@ -118,7 +191,12 @@ class Evaluation(Section):
     gates: list[Gate] = Field(
         default=list(DEFAULT_GATES),
         description="All must hold for the model to be blessed and pushed; `[]` blesses every model. The default "
-        "judges nothing where the logs hold positives alone.",
+        "where the logs hold positives alone: NDCG@k not below that of the baselines and of `blessed`.",
+    )
+    ranking: Ranking | None = Field(
+        default=None,
+        description="Judge the best k of all items too. Default: where the logs hold positives alone, where there is "
+        "`retrieval`, and where a gate asks for it.",
     )
 
     @field_validator("slices")

@@ -22,13 +22,20 @@ class Rollback(Section):
     """When a running canary is taken back without asking anyone."""
 
     min_requests: int = Field(default=200, ge=1, description="Requests an arm must have had before it is judged.")
+    max_false_alarm: Share = Field(
+        default=0.01,
+        description="Chance, in 14 days of looks, that errors, latency and scores together roll back a canary that "
+        "keeps its limits.",
+    )
     max_error_rate: Share = Field(default=0.01, description="Largest share of the canary's requests that may fail.")
     max_p99_ratio: float = Field(default=2.0, gt=0, description="Largest p99 latency, as a multiple of stable's.")
     max_score_shift: float | None = Field(
         default=None, gt=0, description="Largest difference of the arms' mean scores; null: any."
     )
     max_ctr_p_value: Share = Field(
-        default=0.01, description="A lower click-through rate than stable's counts from this sequential p-value on."
+        default=0.01,
+        description="A lower click-through rate than stable's counts from this sequential p-value on, which is the "
+        "chance of a false rollback for clicks however often one looks.",
     )
     check_seconds: float = Field(default=5.0, gt=0, description="Time between two looks.")
 

@@ -26,6 +26,7 @@ import tf_keras as keras
 
 from configs.model import ModelConfig
 from models.layers.embedding import table_layers
+from models.layers.index import best
 from transforms.transformed import TransformedFeature
 
 Inputs = Mapping[str, tf.Tensor]  # transformed features, each of the shape that TransformedFeature describes
@@ -188,7 +189,7 @@ class Retriever(ABC):
         """
         k = min(self.top_k, self.catalogue_size)
         if not approximate:
-            logits, places = tf.math.top_k(self.catalogue_scores(inputs), k)
+            logits, places = best(self.catalogue_scores(inputs), k)
         else:
             logits, places = self._approximate(inputs, k)
         return tf.cast(places, tf.int64) + 1, logits

@@ -26,7 +26,7 @@ class DIEN(Recommender):
         super().__init__(config, features)
         self._plain, self._sequences = plain_in(features), sequences_in(features)
         self._auxiliary = config.auxiliary
-        self._hide = HideIds(self._plain, config.id_dropout)
+        self._hide = HideIds(features, config.id_dropout)
         self._embedding = FieldEmbedding(self._plain, config.embedding_dim, config.l2)
         self._extractors = [keras.layers.GRU(config.embedding_dim, return_sequences=True) for _ in self._sequences]
         self._evolutions = [Evolution(config.embedding_dim) for _ in self._sequences]

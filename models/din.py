@@ -24,7 +24,7 @@ class DIN(Recommender):
     def __init__(self, config: DINConfig, features: Sequence[TransformedFeature]):
         super().__init__(config, features)
         self._plain, self._sequences = plain_in(features), sequences_in(features)
-        self._hide = HideIds(self._plain, config.id_dropout)
+        self._hide = HideIds(features, config.id_dropout)
         self._embedding = FieldEmbedding(self._plain, config.embedding_dim, config.l2)
         self._units = [Interest(config.attention) for _ in self._sequences]
         self._deep = deep_network(config.hidden, config.dropout, config.activation, bias=True)

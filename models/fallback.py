@@ -15,15 +15,16 @@ from transforms.transformed import TransformedFeature
 class KnownOrContent(Recommender):
     """Transformed features -> logits [batch] of `known`, or of `content` where the user's or the item's id is unknown.
 
-    In training `content`, which is built without ids, answers for a random `share` of the rows, so that it learns to do
-    so from all of the data and not from the few rows that meet an unknown id.
+    In training `content`, which is built without ids and what gives them away (crosses and sequences of ids), answers
+    for a random `share` of the rows, so that it learns to do so from all of the data and not from the few rows that
+    meet an unknown id.
     """
 
     def __init__(self, config: Fallback, features: Sequence[TransformedFeature]):
         super().__init__(config, features)
         self._ids = [f for f in features if f.hideable and f.oov and not f.multivalued]
         self._known = build_model(config.known, features)
-        self._content = build_model(config.content, [f for f in features if not f.hideable])
+        self._content = build_model(config.content, [f for f in features if not f.gives_id_away])
         self._share = config.share
 
     def call(self, inputs, training=None) -> tf.Tensor:

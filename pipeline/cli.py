@@ -8,9 +8,10 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from components.outcomes import ExitCode
 from components.refusal import RefusedError
@@ -36,8 +37,22 @@ from pipeline.commands import (
 )
 from pipeline.commands import compile as compile_
 
+
+class _Commands(TyperGroup):
+    """All commands. Click would tell of Ctrl-C as of any abort: without a word on the way on, and with exit code 1."""
+
+    def invoke(self, ctx: Any) -> object:
+        """Run the command that was called."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted: the same command again goes on where it was; finished steps are kept", file=sys.stderr)
+            raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="recsys",
+    cls=_Commands,
     help="Interaction logs in, a served, gated and reversible recommender out.\n\n"
     "Exit codes: " + "; ".join(f"{code} {code.means}" for code in ExitCode) + ".",
     no_args_is_help=True,

@@ -17,4 +17,5 @@ def prepare(config: Config, report: Callable[[str], None] = lambda line: None) -
         examples=outcomes[NodeId.INGEST].uri("examples"),
         transformed=outcomes[NodeId.TRANSFORM].uri("transformed_examples"),
         graph=outcomes[NodeId.TRANSFORM].uri("transform_graph"),
+        catalogue=outcomes[NodeId.INGEST].uri("catalogue"),
     )

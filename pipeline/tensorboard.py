@@ -7,11 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+from components.catalogue import Catalogue
 from components.outcomes import NodeId, baseline_of
 from configs import Config, ConfigError
 from configs.features import Vocabulary
 from models.export.projection import PROJECTION_FILE
-from pipeline.catalogue import Catalogue
 from pipeline.running.nodes import Graph, Outcome
 
 

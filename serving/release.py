@@ -96,6 +96,10 @@ class Release:
         """What the files say, without asking a server."""
         return self._standing(self._read()[1])
 
+    def labels(self) -> dict[str, int]:
+        """The labels that are given out, without looking at the versions on disk; empty before the first promotion."""
+        return dict(self._read()[1].version_labels)
+
     def canary(
         self, percent: float, *, version: int | None = None, shadow_percent: float = 0.0, why: str = ""
     ) -> Standing:

@@ -24,6 +24,9 @@ class TransformedFeature:
     the feature whose embeddings it looks up, "" its own. `quotient_remainder` and `cold` are as the feature table has
     them.
 
+    `ids` are the features that identify a single user or item and that this one gives away: itself, the parts of a
+    cross, what a sequence is of.
+
     A sequence is several-valued, oldest first, always `length` wide; its ids are those of the feature `sequence_of`.
     """
 
@@ -41,6 +44,12 @@ class TransformedFeature:
     crossed: bool = False
     sequence_of: str | None = None
     length: int | None = None
+    ids: tuple[str, ...] = ()
+
+    @property
+    def gives_id_away(self) -> bool:
+        """Whether its value tells a single user or item."""
+        return self.hideable or bool(self.ids)
 
     @property
     def rows(self) -> int:

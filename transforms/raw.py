@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from configs.features import MISSING_TIME, RawColumn
 
-_MISSING_VALUES = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}
+MISSING_VALUES = {tf.string: "", tf.float32: float("nan"), tf.int64: MISSING_TIME}
 _DTYPES = {"string": tf.string, "float": tf.float32, "int64": tf.int64}
 
 
@@ -35,14 +35,21 @@ def default_values(columns: Iterable[RawColumn]) -> dict[str, tf.Tensor]:
     return {c.name: tf.constant([c.default] if c.length is None else [[c.default]], _DTYPES[c.type]) for c in columns}
 
 
-def sparse_from_named(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.SparseTensor]:
+def sparse_from_named(
+    inputs: Mapping[str, tf.Tensor], columns: Mapping[str, RawColumn] | None = None
+) -> dict[str, tf.SparseTensor]:
     """Turn named columns into sparse columns of equal batch size; columns of one row are repeated.
+
+    Times come as the logs have them and become seconds, as `columns` say; without it all are in seconds.
 
     Raises InvalidArgumentError, from the graph, where columns differ in length.
     """
     batch = tf.reduce_max(tf.stack([tf.shape(x)[0] for x in inputs.values()]))
     sparse = {}
     for name, values in inputs.items():
+        per_second = columns[name].per_second if columns is not None and name in columns else 1
+        if per_second > 1:
+            values = tf.where(is_given(values), tf.math.floordiv(values, per_second), values)
         values = tf.broadcast_to(values, tf.concat([[batch], tf.shape(values)[1:]], axis=0))
         if values.shape.rank == 2:
             sparse[name] = tf.ragged.boolean_mask(values, is_given(values)).to_sparse()
@@ -69,6 +76,6 @@ def _sparse_column(values: tf.Tensor, given: tf.Tensor) -> tf.SparseTensor:
 
 def first_value(column: tf.SparseTensor) -> tf.Tensor:
     """Return each row's first value, of shape [batch]; the mark of a missing one where there is none."""
-    missing = _MISSING_VALUES[column.dtype]
+    missing = MISSING_VALUES[column.dtype]
     dense = tf.sparse.to_dense(column, default_value=missing)
     return tf.pad(dense, [[0, 0], [0, 1]], constant_values=missing)[:, 0]

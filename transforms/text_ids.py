@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from configs.features import Text
-from transforms.kind import Batch, Kind
+from transforms.kind import Batch, Inputs, Kind, TransformedFeature
 from transforms.raw import first_value, is_given
 
 T = TypeVar("T", bound=Text)
@@ -77,3 +77,24 @@ def on_values(function: Callable[[tf.Tensor], tf.Tensor], text: Any) -> Any:
     if isinstance(text, tf.SparseTensor):
         return tf.SparseTensor(text.indices, function(text.values), text.dense_shape)
     return function(text)
+
+
+def described(
+    name: str, feature: Text, table: Text, size: int, oov: tuple[int, int], inputs: Inputs
+) -> TransformedFeature:
+    """Return the model's input of a text feature that is looked up in `table`, a table of `size` ids."""
+    identifies = (feature.column or name) in inputs.id_columns
+    return TransformedFeature(
+        name,
+        feature.of,
+        size,
+        dim=table.dim,
+        multivalued=feature.separator is not None or table.rows_a_value > 1,
+        pool=feature.pool,
+        oov=oov,
+        hideable=identifies,
+        table=feature.share or "",
+        quotient_remainder=table.quotient_remainder,
+        cold=feature.cold,
+        ids=(name,) if identifies else (),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -19,26 +20,35 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 from tfx_bsl.public import tfxio
 
-from components.artifacts import IngestReport, publish
+from components.artifacts import Catalogue, IngestReport, publish
 from components.evaluator import gates
 from components.evaluator.comparable import Split, comparable
 from components.evaluator.metrics import METRICS, BinaryMetrics
+from components.evaluator.ranking.by import RankedBy
+from components.evaluator.ranking.metrics import COUNTS, metric_title
+from components.evaluator.ranking.ranked import RankingMetrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
 from components.outcomes import NodeId
 from components.verdict import Ruling, Verdict
 from configs import Config, canonical_json
 from configs.features import LABEL
-from configs.gates import BLESSED, MOST_BASELINES, Evaluation
+from configs.gates import BLESSED, MOST_BASELINES, Evaluation, at_k
 from configs.model import Model
 
 JUDGED_SPLIT = "test"
 PREDICTION = "outputs"
 _BATCH = 8192
+_MOST_FIGURES = 5  # in a line
 
 
-def eval_config(models: list[str], user: str, slices: list[list[str]]) -> config_pb2.EvalConfig:
-    """Return TFMA's config: every metric, for every model, on all examples and on every slice."""
+def eval_config(
+    models: list[str], user: str, slices: list[list[str]], ranked: RankingMetrics | None = None
+) -> config_pb2.EvalConfig:
+    """Return TFMA's config: every metric, for every model, on all examples and on every slice.
+
+    `ranked` holds the metrics of lists, where they were made.
+    """
     config = config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(name=name, signature_name="serve_examples", label_key=LABEL, prediction_key=PREDICTION)
@@ -46,7 +56,7 @@ def eval_config(models: list[str], user: str, slices: list[list[str]]) -> config
         ],
         slicing_specs=[config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=columns) for columns in slices)],
         metrics_specs=tfma.metrics.specs_from_metrics(
-            [BinaryMetrics(user)],
+            [BinaryMetrics(user), *([ranked] if ranked is not None else [])],
             model_names=models,
             include_example_count=False,
             include_weighted_example_count=False,
@@ -59,10 +69,16 @@ def eval_config(models: list[str], user: str, slices: list[list[str]]) -> config
 
 
 def evaluate(
-    root: beam.Pipeline, files: list[str], models: Mapping[str, str], user: str, slices: list[list[str]], output: str
+    root: beam.Pipeline,
+    files: list[str],
+    models: Mapping[str, str],
+    user: str,
+    slices: list[list[str]],
+    output: str,
+    ranked: RankingMetrics | None = None,
 ) -> None:
     """Add to a Beam pipeline: evaluate the SavedModels at `models` on examples and write TFMA's results to `output`."""
-    config = eval_config(list(models), user, slices)
+    config = eval_config(list(models), user, slices, ranked)
     shared = [
         tfma.default_eval_shared_model(path, model_name=name, eval_config=config) for name, path in models.items()
     ]
@@ -78,7 +94,7 @@ def evaluate(
                 tfma.extractors.FeaturesExtractor(config),
                 tfma.extractors.LabelsExtractor(config),
                 tfma.extractors.PredictionsExtractor(config, shared),
-                slice_batches(config, [user]),
+                slice_batches(config, [user, *([ranked.item] if ranked is not None else [])]),
             ],
             output_path=output,
         )
@@ -102,7 +118,8 @@ def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices
             name = gates.slice_name([c for c, _ in key], [_text(v) for _, v in key])
             columns[name] = [c for c, _ in key]
             values = next(iter(next(iter(outputs.values())).values()))
-            slices[name] = {metric: _number(values[metric]) for metric in METRICS if metric in values}
+            shown = [m for m in values if m in METRICS or m in COUNTS or at_k(m)]
+            slices[name] = {metric: _number(values[metric]) for metric in shown}
         by_model[model] = slices
     return by_model, columns
 
@@ -133,13 +150,17 @@ def _number(value: Mapping[str, Any]) -> float:
 
 
 class EvaluatorSpec(ComponentSpec):
-    """`evaluation` and `split` are JSON; `baselines` too: the models in inputs `baseline_0`, ... by name."""
+    """`evaluation` and `split` are JSON; `baselines` too: the models in inputs `baseline_0`, ... by name.
+
+    `ranked` is JSON as well, given where lists of the best items are judged: `RankedBy`.
+    """
 
     PARAMETERS = {
         "evaluation": ExecutionParameter(type=str),
         "user": ExecutionParameter(type=str),
         "baselines": ExecutionParameter(type=str),
         "split": ExecutionParameter(type=str),
+        "ranked": ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -147,6 +168,7 @@ class EvaluatorSpec(ComponentSpec):
         "report": ChannelParameter(type=IngestReport),
         "blessed_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
         "blessed": ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
+        "catalogue": ChannelParameter(type=Catalogue, optional=True),
         **{
             f"baseline_{i}": ChannelParameter(type=standard_artifacts.Model, optional=True)
             for i in range(MOST_BASELINES)
@@ -173,14 +195,21 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         artifacts |= dict(zip((BLESSED, gates.BEST), blessed, strict=False))
         output = artifact_utils.get_single_instance(output_dict["evaluation_result"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
+        paths = {name: path_utils.serving_model_path(artifact.uri) for name, artifact in artifacts.items()}
+        ranked = None
+        if exec_properties.get("ranked"):
+            by = RankedBy.from_json(exec_properties["ranked"])
+            catalogue = artifact_utils.get_single_uri(input_dict["catalogue"])
+            ranked = by.rank(paths, partial(split_files, examples), catalogue, output.uri)
         with self._make_beam_pipeline() as root:
             evaluate(
                 root,
                 split_files(examples, JUDGED_SPLIT),
-                {name: path_utils.serving_model_path(artifact.uri) for name, artifact in artifacts.items()},
+                paths,
                 exec_properties["user"],
                 evaluation.slices,
                 output.uri,
+                ranked,
             )
         models, columns = read_metrics(output.uri, list(artifacts))
         intervals = read_intervals(output.uri, list(artifacts))
@@ -204,8 +233,10 @@ def verdict_of(
     """Return what the judgements come to. `baselines` are the declarations of the baselines' models, by name."""
     overall = evidence.models[gates.CANDIDATE].get(gates.OVERALL, {})
     failed = sorted((j for j in judgements if not j.passed), key=lambda j: np.nan_to_num(j.margin, nan=-np.inf))
-    shown = (("auc", "AUC"), ("logloss", "LogLoss"), ("gauc", "GAUC"))
-    figures = ", ".join(f"{title} {overall.get(metric, np.nan):.4f}" for metric, title in shown)
+    titles = {"auc": "AUC", "logloss": "LogLoss", "gauc": "GAUC"} | {m: metric_title(m) for m in overall if at_k(m)}
+    # Of positives alone there is no AUC.
+    shown = [m for m in titles if m in overall and not np.isnan(overall[m])]
+    figures = ", ".join(f"{titles[metric]} {overall[metric]:.4f}" for metric in shown[:_MOST_FIGURES])
     count, skipped = sum(j.judged for j in judgements), sum(not j.judged for j in judgements)
     held = f"{count} condition{'s hold' if count != 1 else ' holds'}" + (f", {skipped} not judged" if skipped else "")
     notes = better_baseline(judgements, evidence, baselines)
@@ -277,13 +308,16 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         blessed_model: types.BaseChannel,
         blessed: types.BaseChannel,
         baselines: Mapping[str, types.BaseChannel],
+        catalogue: types.BaseChannel,
     ):
+        ranked = RankedBy.of(config)
         super().__init__(
             spec=EvaluatorSpec(
                 evaluation=canonical_json(config.judged_by),
                 user=config.data.user,
                 baselines=json.dumps({name: declared(config.baselines[name]) for name in baselines}),
                 split=json.dumps({"digest": config.split_digest, "by": config.data.split.by}),
+                **({"ranked": ranked.to_json(), "catalogue": catalogue} if ranked is not None else {}),
                 examples=examples,
                 model=model,
                 report=report,

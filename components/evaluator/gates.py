@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from components.verdict import Direction, Reason
-from configs.gates import BLESSED, EACH_BASELINE, LOWER_IS_BETTER, Gate
+from configs.gates import BLESSED, EACH_BASELINE, Gate, lower_is_better
 
 CANDIDATE = "candidate"
 OVERALL = "all"
@@ -189,7 +189,7 @@ def _judge(gate: Gate, name: str, examples: int, evidence: Evidence) -> Judgemen
     other = evidence.models[gate.against].get(name, {}).get(gate.metric, nan)
     if math.isnan(other):
         return judged(nan, nan, False, f"{gate.metric} of {gate.against} cannot be computed on {name}")
-    sign = -1 if gate.metric in LOWER_IS_BETTER else 1
+    sign = -1 if lower_is_better(gate.metric) else 1
     better_by, slack = sign * (value - other), -gate.by if gate.beats is not None else gate.by
     margin = better_by + slack
     passed = margin > 0 if gate.beats is not None and not gate.by else margin >= -1e-12
@@ -212,7 +212,7 @@ def _moved(interval: Interval | None, sign: int, by: float) -> Interval | None:
 
 
 def _direction(gate: Gate) -> Direction:
-    down = gate.at_most is not None or (gate.against is not None and gate.metric in LOWER_IS_BETTER)
+    down = gate.at_most is not None or (gate.against is not None and lower_is_better(gate.metric))
     return Direction.AT_MOST if down else Direction.AT_LEAST
 
 

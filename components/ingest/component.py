@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 from tfx import types
@@ -23,7 +24,8 @@ from components.ingest.files import LogFile, find_files, fingerprint, newest_spa
 from components.ingest.rows import RowTyper
 from components.ingest.splitting import SPLITS
 from components.refusal import RefusedError
-from configs import Config, canonical_json
+from components.schema import read_schema
+from configs import Config, ConfigError, canonical_json
 from configs.data import Data, span_number, spans_until
 from configs.features import History, RawColumn, columns_from_json, columns_to_json, histories
 
@@ -40,6 +42,7 @@ class IngestSpec(ComponentSpec):
         "columns": ExecutionParameter(type=str),
         "histories": ExecutionParameter(type=str),
         "evidence": ExecutionParameter(type=str),
+        "schema": ExecutionParameter(type=str),
         "files": ExecutionParameter(type=str, optional=True),
         "fingerprint": ExecutionParameter(type=str, optional=True),
     }
@@ -78,7 +81,7 @@ class IngestExecutor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         report = artifact_utils.get_single_instance(output_dict["report"])
         now = datetime.now(UTC)
-        check_headers(data, columns, files, now)
+        check_headers(data, columns, files, now, exec_properties["schema"])
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         outputs = pipeline.Outputs(
             split=_SplitFolder({s: artifact_utils.get_split_uri([examples], s) for s in SPLITS}),
@@ -124,6 +127,7 @@ class Ingest(base_beam_component.BaseBeamComponent):
                 columns=columns_to_json(config.raw_columns.values()),
                 histories=json.dumps([asdict(history) for history in histories(config.features)], sort_keys=True),
                 evidence=evidence,
+                schema=config.schema_path,
                 examples=types.Channel(type=standard_artifacts.Examples),
                 catalogue=types.Channel(type=Catalogue),
                 report=types.Channel(type=IngestReport),
@@ -131,16 +135,52 @@ class Ingest(base_beam_component.BaseBeamComponent):
         )
 
 
-def check_headers(data: Data, columns: Mapping[str, RawColumn], files: list[LogFile], now: datetime) -> None:
-    """Raise RefusedError where a file is empty or its header lacks a column, before anything is read."""
+def check_headers(
+    data: Data, columns: Mapping[str, RawColumn], files: list[LogFile], now: datetime, schema: str
+) -> None:
+    """Check what files name before anything is read.
+
+    Raises RefusedError where a file is empty or lacks a column. Raises ConfigError where it is the config that names
+    the column wrongly: no file has it, and it is like another one, or there is a curated schema without it.
+    """
     typer = RowTyper(data, columns, now)
+    missing, names = set(typer.columns), set()
     for file in files:
         if file.bytes == 0:
             raise RefusedError(f"{file.path}: the file is empty. Remove it or mend its producer.")
         if file.format in ("csv", "tsv"):
-            typer.check_header(file, reading.column_names(data, file))
+            found = reading.column_names(data, file)
         elif file.format == "parquet":
+            found = reading.parquet_names(file)
+        else:
+            return  # whose rows each name their own
+        missing -= set(found)
+        names |= set(found)
+    wrong = [c for c in typer.columns if c in missing]
+    likely = {c: get_close_matches(c, sorted(names - set(typer.columns)), n=1, cutoff=0.7) for c in wrong}
+    if (
+        wrong
+        and len(names) > 1
+        and (any(likely.values()) or not _in_schema(schema, [data.rename.get(c, c) for c in wrong]))
+    ):
+        hints = [f"{c!r} (did you mean {near[0]!r}?)" if (near := likely[c]) else repr(c) for c in wrong]
+        raise ConfigError(
+            f"the config names column {', '.join(hints)}, which no file of {data.source} has; they have "
+            f"{', '.join(map(repr, sorted(names)[:30]))}"
+        )
+    for file in files:
+        if file.format in ("csv", "tsv"):
+            typer.check_header(file, reading.column_names(data, file))
+        else:
             typer.check_header(file, reading.parquet_names(file))
+
+
+def _in_schema(path: str, columns: list[str]) -> bool:
+    """Whether the curated schema knows some of these columns, or there is none that could say."""
+    if not os.path.exists(path):
+        return True
+    known = {feature.name for feature in read_schema(path).feature}
+    return any(column in known for column in columns)
 
 
 def judge(data: Data, files: list[LogFile], counts: Mapping[str, int], dead_letters: str) -> None:

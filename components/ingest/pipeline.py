@@ -23,7 +23,7 @@ from components.ingest.history import AFTER, add_histories
 from components.ingest.rows import RowTyper
 from components.ingest.splitting import POSITION_COLUMN, ROW_HASH_COLUMN, SPLIT_COLUMN, SPLITS
 from configs.data import Data, span_number
-from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, History, RawColumn
+from configs.features import ACTIVITY_BANDS, DERIVED_COLUMNS, LABEL, TRAIN_EVENTS, History, RawColumn
 
 _BAND_STARTS = np.array([0, 1, 10, 50, 200])
 assert len(_BAND_STARTS) == len(ACTIVITY_BANDS)
@@ -81,7 +81,7 @@ def build(
         | "GroupShards" >> beam.GroupByKey()
         | "WriteShards" >> beam.ParDo(_WriteShard(outputs.split, shards, data.time))
     )
-    for owner, column in (("user", data.user), ("item", data.item)):
+    for owner, column, trained in (("user", data.user, users), ("item", data.item, items)):
         of_owner = [c for c in raw_columns.values() if c.of == owner and c.name != column]
         kept = [column, *(c.name if c.length is None else AFTER + c.name for c in of_owner)]
         if owner == "item" and data.display and data.display not in kept:
@@ -91,7 +91,9 @@ def build(
             | f"Latest {owner}" >> beam.FlatMap(_latest_by_bucket, column, kept, data.time, shards)
             | f"Group {owner}" >> beam.GroupByKey()
             | f"Write {owner}"
-            >> beam.ParDo(_WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, data.time, shards))
+            >> beam.ParDo(
+                _WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, data.time, shards), AsSingleton(trained)
+            )
         )
 
     counts = (
@@ -234,6 +236,15 @@ def _merge_id_counts(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np
     return ids, counts.astype(np.int64)
 
 
+def _counts_of(column: pa.Array, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return how many training rows each value of a column has; `ids` are sorted hashes."""
+    if not len(ids):
+        return np.zeros(len(column), np.int64)
+    hashes = splitting.stable_hash(column)
+    at = np.minimum(np.searchsorted(ids, hashes), len(ids) - 1)
+    return np.where(ids[at] == hashes, counts[at], 0)
+
+
 def _derive(batch: pa.RecordBatch, user: str, item: str, users, items) -> pa.RecordBatch:
     """Add the columns of DERIVED_COLUMNS."""
     derived = {}
@@ -241,11 +252,7 @@ def _derive(batch: pa.RecordBatch, user: str, item: str, users, items) -> pa.Rec
         (user, "cold_user", "user_activity", users),
         (item, "cold_item", "item_popularity", items),
     ):
-        seen = np.zeros(batch.num_rows, np.int64)
-        if len(ids):
-            hashes = splitting.stable_hash(batch.column(column))
-            at = np.minimum(np.searchsorted(ids, hashes), len(ids) - 1)
-            seen = np.where(ids[at] == hashes, counts[at], 0)
+        seen = _counts_of(batch.column(column), ids, counts)
         derived[cold] = pa.array(np.where(seen == 0, "yes", "no"))
         bands = np.array(ACTIVITY_BANDS)[np.searchsorted(_BAND_STARTS, seen, side="right") - 1]
         derived[band] = pa.array(bands)
@@ -276,8 +283,9 @@ class _WriteShard(beam.DoFn):
         self._time = time
 
     def process(self, element):
-        import tensorflow as tf
         from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+        from components.examples import record_writer
 
         (split_index, shard), batches = element
         batch = _concat(batches)
@@ -288,7 +296,7 @@ class _WriteShard(beam.DoFn):
             pa.RecordBatch.from_arrays([as_lists(batch.column(c)) for c in columns], names=columns)
         )
         path = f"{self._folders[split]}/data_tfrecord-{shard:05d}-of-{self._shards:05d}.gz"
-        with _committed(path) as temporary, tf.io.TFRecordWriter(temporary, "GZIP") as writer:
+        with _committed(path) as temporary, record_writer(temporary) as writer:
             for example in encoded:
                 writer.write(example)
         counts = {
@@ -328,7 +336,7 @@ def _latest(batch: pa.RecordBatch, column: str, time: str | None) -> pa.RecordBa
 
 
 class _WriteCatalogue(beam.DoFn):
-    """Writes each id's newest columns as Parquet."""
+    """Writes each id's newest columns, and how many training rows it has, as Parquet."""
 
     def __init__(self, folder: str, column: str, time: str | None, shards: int):
         self._folder = folder
@@ -336,12 +344,14 @@ class _WriteCatalogue(beam.DoFn):
         self._time = time
         self._shards = shards
 
-    def process(self, element):
+    def process(self, element, trained):
         bucket, batches = element
         batch = _concat(batches)
         path = f"{self._folder}/part-{bucket:05d}-of-{self._shards:05d}.parquet"
         table = pa.Table.from_batches([_latest(batch, self._column, self._time)]).sort_by(self._column)
         table = table.rename_columns([name.removeprefix(AFTER) for name in table.column_names])
+        events = pa.array(_counts_of(table.column(self._column).combine_chunks(), *trained))
+        table = table.append_column(TRAIN_EVENTS, events)
         with _committed(path) as temporary, FileSystems.create(temporary) as stream:
             pyarrow.parquet.write_table(table, stream)
 

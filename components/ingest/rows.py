@@ -14,11 +14,10 @@ from components.ingest import cells
 from components.ingest.files import LogFile
 from components.ingest.reading import VALUE_SEPARATOR, Block
 from components.refusal import RefusedError
-from configs.data import Data, Label
+from configs.data import PER_SECOND, Data, Label
 from configs.features import LABEL, RawColumn
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class _Rows:
             fits = pc.less(pc.abs(floats), 9.2e18)
             self.require(name, pc.or_(pc.is_null(text), pc.fill_null(fits, False)), f"is not a time in {unit}")
             values = pc.if_else(fits, floats, pa.scalar(None, pa.float64())).cast(pa.int64(), safe=False)
-        return pc.divide(values, _PER_SECOND[unit]) if unit != "s" else values
+        return pc.divide(values, PER_SECOND[unit]) if unit != "s" else values
 
     def ones(self) -> pa.Array:
         return pa.array(np.ones(self._block.table.num_rows, np.float32))

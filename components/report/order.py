@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.evaluator.gates import CANDIDATE, OVERALL
-from configs.gates import LOWER_IS_BETTER
+from configs.gates import lower_is_better
 
 FEW_EXAMPLES, FEW_LABELS = 100, 10
 MOST_ROWS = 400
@@ -43,7 +43,7 @@ def badness(metric: str, value: float) -> float:
     """Return a number that grows as the metric gets worse."""
     if metric == "calibration":
         return abs(math.log(value)) if value > 0 else math.inf
-    return value if metric in LOWER_IS_BETTER else -value
+    return value if lower_is_better(metric) else -value
 
 
 def kept_curves(slices: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from components.evaluator.gates import BEST, CANDIDATE, OVERALL
 from components.report.order import FEW_EXAMPLES, FEW_LABELS, MOST_ROWS
-from configs.gates import BLESSED, LOWER_IS_BETTER
+from configs.gates import BLESSED, lower_is_better
 
 METRIC_TITLES = {
     "auc": "AUC",
@@ -84,7 +84,6 @@ def environment() -> jinja2.Environment:
         "css": _text("page.css"),
         "script": _text("page.js"),
         "vega": _vega,
-        "lower_is_better": LOWER_IS_BETTER,
     }
     return made
 
@@ -106,7 +105,7 @@ def worse(metric: str, difference: list[float | None]) -> str:
         return ""
     if low <= 0 <= high:
         return "unclear"
-    return "better" if (value < 0) == (metric in LOWER_IS_BETTER) else "worse"
+    return "better" if (value < 0) == (lower_is_better(metric)) else "worse"
 
 
 def codes(text: str) -> Markup:

@@ -16,9 +16,10 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, RecordBat
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapter
 from tfx_bsl.tfxio.tf_example_record import TFExampleBeamRecord
 
+from components.examples import record_writer
+
 BATCH = 1 << 14  # rows
 _KEPT = 256 << 20  # bytes of decoded rows that are kept for a second pass
-_LEVEL = 1  # of gzip: a third of the default's time for a third more bytes
 
 
 class Columns:
@@ -98,13 +99,9 @@ def write(batches: Iterable[Mapping[str, Any]], schema: schema_pb2.Schema, prefi
         if representation.WhichOneof("kind") == "varlen_sparse_tensor"
     ]
     encoder = RecordBatchToExamplesEncoder(schema)
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=_LEVEL)
     os.makedirs(os.path.dirname(prefix), exist_ok=True)
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(tf.io.TFRecordWriter(f"{prefix}-{i:05}-of-{files:05}.gz", options))
-            for i in range(files)
-        ]
+        writers = [stack.enter_context(record_writer(f"{prefix}-{i:05}-of-{files:05}.gz")) for i in range(files)]
         for features in batches:
             for name in sparse:
                 impl_helper.validate_varlen_sparse_value(name, features[name])

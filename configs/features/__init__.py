@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
@@ -33,12 +33,14 @@ else:
     Feature = Annotated[Union[KINDS], Field(discriminator="kind")]  # noqa: UP007
 
 __all__ = [
-    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "WEIGHT", "Bucketized", "Cold", "Crossed",
-    "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType", "Sequence", "Text",
-    "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json", "histories", "raw_columns",
+    "ACTIVITY_BANDS", "DERIVED_COLUMNS", "KINDS", "LABEL", "MISSING_TIME", "TRAIN_EVENTS", "WEIGHT", "Bucketized",
+    "Cold", "Crossed", "Feature", "FeatureKind", "Hashed", "History", "Numeric", "Owner", "RawColumn", "RawType",
+    "Sequence", "Text", "Time", "Vocabulary", "check_features", "columns_from_json", "columns_to_json",
+    "histories", "raw_columns",
 ]  # fmt: skip
 
 LABEL = "label"  # the column of an example that holds the label, whatever the logs call it
+TRAIN_EVENTS = "__train_events"  # the column of the catalogue that counts an id's training rows
 WEIGHT = "__weight"  # the column of a transformed example that holds how much it counts, where `data.weight` is given
 
 # Columns that ingest adds to every example from the training split alone; slices may name them, models never see them.
@@ -56,15 +58,16 @@ def histories(features: Mapping[str, Feature]) -> list[History]:
     return [f.history(name, features) for name, f in features.items() if isinstance(f, Sequence)]
 
 
-def raw_columns(features: Mapping[str, Feature], time: str | None) -> dict[str, RawColumn]:
+def raw_columns(features: Mapping[str, Feature], time: str | None, per_second: int = 1) -> dict[str, RawColumn]:
     """Return the columns that the features read, in the order they are first named.
 
-    `time` is the event time's column. Raises ValueError where two features read one column in different ways, or one
-    needs the time and the logs have none.
+    `time` is the event time's column, and `per_second` how many of the logs' unit of time are a second. Raises
+    ValueError where two features read one column in different ways, or one needs the time and the logs have none.
     """
     columns: dict[str, RawColumn] = {}
     for name, feature in features.items():
-        for column in feature.columns(name, time):
+        for declared in feature.columns(name, time):
+            column = replace(declared, per_second=per_second) if declared.type == "int64" else declared
             known = columns.setdefault(column.name, column)
             if repr(known) != repr(column):  # not ==: the default may be NaN
                 raise ValueError(

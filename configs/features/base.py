@@ -26,6 +26,8 @@ class RawColumn:
     `separator` splits a cell into several values. `default` is what a request that leaves the column out stands for:
     "" and NaN mean missing. `length` is the most values of a list column, which ingest makes and no log has; in a
     request its cells are lists, filled up with "".
+
+    Times are int64: seconds in examples, and in a request the unit of the logs, `per_second` of which are a second.
     """
 
     name: str
@@ -34,6 +36,7 @@ class RawColumn:
     separator: str | None
     default: str | float | int
     length: int | None = None
+    per_second: int = 1
 
     def __str__(self) -> str:
         """Return how it is read."""

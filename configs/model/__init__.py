@@ -13,11 +13,58 @@ from configs.base import Section
 from configs.model.base import MODELS, ModelConfig, one_of
 from configs.model.composed import Auto, Fallback
 from configs.model.ranking import DCN, DIEN, DIN, FM, LR, SVD, DeepFM, ItemMean, SVDpp, TwoTower, WideDeep
+from configs.model.topn import (
+    BPR,
+    EASE,
+    IALS,
+    SLIST,
+    BERT4Rec,
+    Drawn,
+    GRU4Rec,
+    ItemKNN,
+    LightGCN,
+    MultVAE,
+    Negatives,
+    NeuMF,
+    SASRec,
+    YouTube,
+)
 from configs.model.training import Tables, Training
 
 __all__ = [
-    "DCN", "DIEN", "DIN", "FM", "LR", "MODELS", "SVD", "Auto", "Contender", "DeepFM", "Fallback", "ItemMean", "Model",
-    "ModelConfig", "SVDpp", "Tables", "Training", "TwoTower", "WideDeep",
+    "BPR",
+    "DCN",
+    "DIEN",
+    "DIN",
+    "EASE",
+    "FM",
+    "IALS",
+    "LR",
+    "MODELS",
+    "SLIST",
+    "SVD",
+    "Auto",
+    "BERT4Rec",
+    "Contender",
+    "DeepFM",
+    "Drawn",
+    "Fallback",
+    "GRU4Rec",
+    "ItemKNN",
+    "ItemMean",
+    "LightGCN",
+    "Model",
+    "ModelConfig",
+    "MultVAE",
+    "Negatives",
+    "NeuMF",
+    "SASRec",
+    "SVDpp",
+    "Tables",
+    "Training",
+    "TwoTower",
+    "WideDeep",
+    "YouTube",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

@@ -12,20 +12,24 @@ A column that a request leaves out takes its declared default in all four. A mod
 `retrieve_approximate`  the same, by XLA's approximate search
 
 Beside the signatures, which is all a server sees, the SavedModel has a function `explain` where its model can say what
-its logits are made of: named columns -> `logit` [batch], `features`, their names, and the model's `parts`.
+its logits are made of: named columns -> `logit` [batch], `features`, their names, and the model's `parts`. One that
+retrieves has `catalogue_names` () -> ids of items [items], and either `user_vectors`, named columns of users and
+context -> [batch, dim], beside the variable `item_vectors` [items, dim], or `catalogue_scores`, such columns ->
+[batch, items]: what `models/recommend` makes the signature `recommend` of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow.core.protobuf import saved_model_pb2
 
 from configs.features import RawColumn
-from models.base import Explainable, Recommender, Retriever
+from models.base import Explainable, Recommender, Retriever, VectorRetriever
 from transforms.raw import default_values, named_input_specs, raw_feature_spec, sparse_from_named
 from transforms.transformed import TransformedFeature, model_inputs
 
@@ -67,10 +71,40 @@ class ServedModel(tf.Module):
 
     def retrieved(self, columns: Mapping[str, tf.Tensor], approximate: bool) -> dict[str, tf.Tensor]:
         """Return the best items for named columns of users and context."""
-        absent = default_values(c for name, c in self._columns.items() if name not in columns)
-        inputs = self.inputs_of_model(sparse_from_named({**absent, **columns}))
-        ids, logits = self._model.retrieve(inputs, approximate)
+        ids, logits = self._model.retrieve(self.inputs_of_users(columns), approximate)
         return {"items": self._names.lookup(ids - 1), "scores": tf.sigmoid(logits)}
+
+    def inputs_of_users(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return what the model receives for named columns of users and context, the items' left out."""
+        absent = default_values(c for name, c in self._columns.items() if name not in columns)
+        return self.inputs_of_model(sparse_from_named({**absent, **columns}, self._columns))
+
+    def retrieval(self) -> dict[str, Any]:
+        """Return what a model that retrieves can do besides: see above."""
+        model = self._model
+
+        @tf.function(autograph=False, input_signature=[])
+        def catalogue_names():
+            return self._names.lookup(tf.range(model.catalogue_size, dtype=tf.int64))
+
+        @tf.function(autograph=False)
+        def user_vectors(**columns):
+            return model.user_vectors(self.inputs_of_users(columns))
+
+        @tf.function(autograph=False)
+        def catalogue_scores(**columns):
+            return model.catalogue_scores(self.inputs_of_users(columns))
+
+        of_users = named_input_specs(c for c in self._columns.values() if c.of != "item")
+        if not isinstance(model, VectorRetriever):
+            catalogue_scores.get_concrete_function(**of_users)
+            return {"catalogue_names": catalogue_names, "catalogue_scores": catalogue_scores}
+        user_vectors.get_concrete_function(**of_users)
+        return {
+            "catalogue_names": catalogue_names,
+            "user_vectors": user_vectors,
+            "item_vectors": model.item_vectors,
+        }
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Return the traced signatures by name."""
@@ -78,15 +112,15 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def serving_default(**columns):
-            return {"score": self.probability(sparse_from_named(columns))}
+            return {"score": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def rank(**columns):
-            return {"scores": self.probability(sparse_from_named(columns))}
+            return {"scores": self.probability(sparse_from_named(columns, self._columns))}
 
         @tf.function(autograph=False)
         def transform_features(**columns):
-            return self.inputs_of_model(sparse_from_named(columns))
+            return self.inputs_of_model(sparse_from_named(columns, self._columns))
 
         @tf.function(autograph=False)
         def serve_examples(inputs):
@@ -118,7 +152,7 @@ class ServedModel(tf.Module):
 
         @tf.function(autograph=False)
         def explain(**columns):
-            inputs = self.inputs_of_model(sparse_from_named(columns))
+            inputs = self.inputs_of_model(sparse_from_named(columns, self._columns))
             return {
                 "logit": self._model(inputs, training=False),
                 "features": tf.constant([f.name for f in self._features]),
@@ -140,19 +174,22 @@ def export(
     served = ServedModel(model, transform_output, columns, features)
     if isinstance(model, Explainable):
         served.explain = served.explanation()
+    if isinstance(model, Retriever):
+        for name, found in served.retrieval().items():
+            setattr(served, name, found)
     tf.saved_model.save(served, folder, signatures=served.signatures())
-    declare_defaults(folder, columns)
+    declare_defaults(folder, default_values(columns.values()))
 
 
-def declare_defaults(folder: str, columns: Mapping[str, RawColumn]) -> None:
-    """Write each column's default into the signatures of named columns.
+def declare_defaults(folder: str, values: Mapping[str, tf.Tensor]) -> None:
+    """Write defaults of named columns and other inputs, by name, into the signatures that have them.
 
     TensorFlow Serving puts them in place of inputs that a request leaves out. `tf.saved_model.save` has no way to
     pass them for functions of keyword arguments, so they are set in the file it wrote.
     """
     path = Path(folder) / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    defaults = {name: tf.make_tensor_proto(value) for name, value in default_values(columns.values()).items()}
+    defaults = {name: tf.make_tensor_proto(value) for name, value in values.items()}
     for graph in saved.meta_graphs:
         for signature in graph.signature_def.values():
             for column, proto in defaults.items():

@@ -23,7 +23,7 @@ def is_cold(f: TransformedFeature, ids: tf.Tensor) -> tf.Tensor:
 
 def content_of(f: TransformedFeature, features: Sequence[TransformedFeature]) -> list[TransformedFeature]:
     """Return the features that a cold id's vector is made of. Raises ValueError where there are none."""
-    found = [g for g in features if g.of == f.of and g.cold != "content" and not g.hideable]
+    found = [g for g in features if g.of == f.of and g.cold != "content" and not g.gives_id_away]
     if not found:
         raise ValueError(f"features.{f.name}.cold: content needs another feature of {f.of}")
     return found

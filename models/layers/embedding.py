@@ -14,8 +14,8 @@ from models.layers.tables import EMPTY_ROW, Table, composed, laid_out, row_ids, 
 from transforms.transformed import PADDING, TransformedFeature
 
 PRECISION_OF_WEIGHTS = 1.0  # of the prior on single weights, 1 / variance: that of scikit-learn's C = 1
-PRECISION_OF_VECTORS = 30.0  # on the elements of embeddings, and for each lookup this much more:
-SHARE_OF_VECTORS = 0.01
+PRECISION_OF_VECTORS = 20.0  # on the elements of embeddings, and for each lookup this much more:
+SHARE_OF_VECTORS = 0.005
 
 
 class FieldEmbedding(keras.layers.Layer):
@@ -24,9 +24,10 @@ class FieldEmbedding(keras.layers.Layer):
     Ids are looked up in the feature's table, or in the one it shares; several ids are pooled; a number scales one
     vector (Guo et al. 2017, section 2.1). A feature with a dimension of its own is projected to `dim`.
 
-    `l2` is half the penalty on the squared norm of what a batch looked up, divided by its size. Where it is None, rows
-    have a normal prior once `set_prior` has told how often each of them is looked up: over all examples each row then
-    costs half its squared norm times PRECISION, whether one example looks it up or all do.
+    `l2` is half the penalty on the squared norm of what a batch looked up, of a number its vector alone, divided by the
+    batch's size. Where it is None, rows have a normal prior once `set_prior` has told how often each of them is looked
+    up: over all examples each row then costs half its squared norm times PRECISION, whether one example looks it up or
+    all do.
 
     Tables of one dimension lie in one variable, one after the other, so that a batch costs one lookup and one sparse
     update, whatever the number of features and of rows.
@@ -76,6 +77,7 @@ class FieldEmbedding(keras.layers.Layer):
     def call(self, inputs) -> tf.Tensor:
         """Look up, pool, scale, project, and put vectors in place of cold ids."""
         fields: dict[str, tf.Tensor] = {}
+        vectors: dict[str, tf.Tensor] = {}  # of numbers, before they are scaled: the penalty is not on the number
         for own, variable in self._variables.items():
             features = [f for f in self._features if str(self._own_dim(f)) == own]
             ids = [row_ids(f, inputs[f.name], self._tables[f.name].start) for f in features]
@@ -91,13 +93,17 @@ class FieldEmbedding(keras.layers.Layer):
                 if f.name in self._projections:
                     field = tf.matmul(field, self._projections[f.name])
                 fields[f.name] = field
+                if not f.size:
+                    projection = self._projections.get(f.name)
+                    vectors[f.name] = piece if projection is None else tf.matmul(piece, projection)
         for f in filter(replaced, self._features):
             cold = is_cold(f, inputs[f.name])[:, tf.newaxis, tf.newaxis]
             fields[f.name] = tf.where(cold, self._for_cold(f, fields), fields[f.name])
         stacked = tf.concat([fields[f.name] for f in self._features], axis=1)
         stacked.set_shape([None, len(self._features), self._dim])  # which several-valued features hide from a graph
         if self._l2:
-            self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(stacked), axis=[1, 2])))
+            penalized = tf.concat([vectors.get(f.name, fields[f.name]) for f in self._features], axis=1)
+            self.add_loss(0.5 * self._l2 * tf.reduce_mean(tf.reduce_sum(tf.square(penalized), axis=[1, 2])))
         return stacked
 
     def look_up(self, name: str, ids: tf.Tensor) -> tf.Tensor:

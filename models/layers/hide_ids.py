@@ -7,19 +7,22 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from transforms.transformed import TransformedFeature
+from transforms.transformed import PADDING, TransformedFeature
 
 
 class HideIds(keras.layers.Layer):
     """In training, replaces a share of the ids of single users and items by an unknown one, row by row.
 
-    The embedding of unknown ids, which nothing else trains, so learns what to say of anyone.
+    The embedding of unknown ids, which nothing else trains, so learns what to say of anyone. What gives a hidden id
+    away is hidden with it: a cross of it falls into any bucket, as that of an unknown id does. Of a sequence of ids the
+    same share of events becomes unknown.
     """
 
     def __init__(self, features: Sequence[TransformedFeature], share: float, **kwargs):
         super().__init__(**kwargs)
-        self._hidden = [f for f in features if f.hideable and f.oov and not f.multivalued]
-        self._hashed_twice = [f for f in features if f.hideable and f.oov == (0, 1) and f.multivalued]
+        self._ids = [f for f in features if f.hideable and f.oov]
+        self._crosses = [f for f in features if f.crossed and f.ids]
+        self._sequences = [f for f in features if f.sequence_of and f.ids and f.oov]
         self._share = share
 
     def call(self, inputs, training=None):
@@ -27,13 +30,28 @@ class HideIds(keras.layers.Layer):
         if not training or not self._share:
             return inputs
         outputs = dict(inputs)
-        for f in self._hidden:
+        hidden: dict[str, tf.Tensor] = {}
+        for f in self._ids:
             ids = inputs[f.name]
-            low, high = f.oov  # type: ignore[misc]
-            unknown = tf.random.uniform(tf.shape(ids), low, high, tf.int64)
-            outputs[f.name] = tf.where(tf.random.uniform(tf.shape(ids)) < self._share, unknown, ids)
-        for f in self._hashed_twice:
+            hidden[f.name] = self._drawn(tf.shape(ids)[:1])
+            rows = hidden[f.name][:, tf.newaxis] if f.multivalued else hidden[f.name]
+            outputs[f.name] = tf.where(rows, _unknown(f, ids), ids)
+        for f in self._crosses:
             ids = inputs[f.name]
-            hidden = tf.random.uniform(tf.shape(ids)[:1]) < self._share
-            outputs[f.name] = tf.where(hidden[:, tf.newaxis], tf.zeros_like(ids), ids)
+            masks = [hidden.setdefault(part, self._drawn(tf.shape(ids))) for part in f.ids]
+            outputs[f.name] = tf.where(
+                tf.reduce_any(tf.stack(masks), axis=0), tf.random.uniform(tf.shape(ids), 0, f.size, tf.int64), ids
+            )
+        for f in self._sequences:
+            ids = inputs[f.name]
+            chosen = self._drawn(tf.shape(ids)) & tf.not_equal(ids, PADDING)
+            outputs[f.name] = tf.where(chosen, _unknown(f, ids), ids)
         return outputs
+
+    def _drawn(self, shape: tf.Tensor) -> tf.Tensor:
+        return tf.random.uniform(shape) < self._share
+
+
+def _unknown(f: TransformedFeature, ids: tf.Tensor) -> tf.Tensor:
+    low, high = f.oov  # type: ignore[misc]
+    return tf.random.uniform(tf.shape(ids), low, high, tf.int64)

@@ -66,7 +66,7 @@ def fit(
     """Train from `steps.position` on until the eval metric has stopped gaining, after cuts of the step size too."""
     batch = context.share_of(config.batch)
     in_epoch = context.largest(training.steps(batch))
-    in_part = _steps_between_evaluations(config, in_epoch)
+    in_part = _steps_between_evaluations(steps, config, in_epoch)
     position = int(steps.position.numpy())
     batches = iter(training.batches(batch, in_epoch, config.epochs, config.seed, first=position))
     while position < config.epochs * in_epoch and not record.finished:
@@ -90,9 +90,11 @@ def fit(
     return record
 
 
-def _steps_between_evaluations(config: Training, in_epoch: int) -> int:
+def _steps_between_evaluations(steps: Steps, config: Training, in_epoch: int) -> int:
     if config.evaluate_steps:
         return min(config.evaluate_steps, in_epoch)
+    if isinstance(steps.model, OwnValidation):  # a ranking of the catalogue may take as long as an epoch
+        return in_epoch
     return -(-in_epoch // -(-in_epoch // _MOST_STEPS_UNJUDGED))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from functools import partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from components.contest import Entry, Figures
 
 SHOWN = {"auc": "AUC", "gauc": "GAUC", "logloss": "LogLoss", "ndcg10": "NDCG@10"}
+_OF_LISTS = ("ndcg", "recall", "hit_rate")  # at the shortest length, and recall at the longest
 
 
 def compare(
@@ -70,8 +72,9 @@ def compare(
                     report = partial(_say, status, doing)
                     figures = measure(settings, entry, seed, data, report)
                     results[entry.name].append(figures)
+                    by, title = chosen_by(figures)
                     console.print(
-                        f"  {entry.name:<14} seed {seed}  eval AUC {figures.metrics['eval']['auc']:.4f}, "
+                        f"  {entry.name:<14} seed {seed}  eval {title} {figures.metrics['eval'][by]:.4f}, "
                         f"epoch {figures.best_epoch}, {figures.seconds:.0f} s"
                     )
         if as_json:
@@ -83,7 +86,7 @@ def compare(
         console.print(
             f"mean and deviation over seeds {', '.join(map(str, drawn))}; split by {settings.data.split.by}: "
             + ", ".join(f"{part} {figures['example_count']:,.0f} rows" for part, figures in rows.items())
-            + "; models in the order of eval AUC, by which to choose"
+            + f"; models in the order of eval {chosen_by(next(iter(results.values()))[0])[1]}, by which to choose"
         )
 
 
@@ -91,16 +94,35 @@ def _say(status: Any, doing: str, line: str) -> None:
     status.update(f"{doing}: {line}")
 
 
+def shown(figures: Figures) -> dict[str, str]:
+    """Return the metrics of the table and their titles: of lists of the best items where those were judged."""
+    from components.evaluator.ranking.metrics import metric_title
+    from configs.gates import at_k
+
+    ks = sorted({found[1] for m in figures.metrics["eval"] if (found := at_k(m))})
+    if not ks:
+        return SHOWN
+    metrics = [*(f"{name}@{ks[0]}" for name in _OF_LISTS), f"recall@{ks[-1]}"]
+    auc = {} if math.isnan(figures.metrics["eval"]["auc"]) else {"auc": SHOWN["auc"]}
+    return {m: metric_title(m) for m in dict.fromkeys(metrics)} | auc
+
+
+def chosen_by(figures: Figures) -> tuple[str, str]:
+    """Return the metric to choose by and its title."""
+    return next(iter(shown(figures).items()))
+
+
 def _ordered(results: dict[str, list[Figures]]) -> list[str]:
-    return sorted(results, key=lambda name: -_mean(results[name], "eval", "auc"))
+    by, _ = chosen_by(next(iter(results.values()))[0])
+    return sorted(results, key=lambda name: -_mean(results[name], "eval", by))
 
 
 def _mean(runs: list[Figures], part: str, metric: str) -> float:
-    return statistics.fmean(figures.metrics[part][metric] for figures in runs)
+    return statistics.fmean(figures.metrics[part].get(metric, math.nan) for figures in runs)
 
 
 def _deviation(runs: list[Figures], part: str, metric: str) -> float | None:
-    values = [figures.metrics[part][metric] for figures in runs]
+    values = [figures.metrics[part].get(metric, math.nan) for figures in runs]
     return statistics.stdev(values) if len(values) > 1 else None
 
 
@@ -108,7 +130,8 @@ def _table(results: dict[str, list[Figures]]) -> Table:
     """Return a table that fits 80 columns: size and speed stand below a model's name."""
     from rich.table import Table
 
-    table = Table("model", "on", *SHOWN.values(), box=None, pad_edge=False, header_style="bold")
+    metrics = shown(next(iter(results.values()))[0])
+    table = Table("model", "on", *metrics.values(), box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[2:]:
@@ -119,15 +142,17 @@ def _table(results: dict[str, list[Figures]]) -> Table:
         said = [name, f"  {runs[0].parameters:,} parameters", f"  {speed:,.0f} examples/s"]
         parts = list(runs[0].metrics)
         for line, part in zip_longest(said, parts, fillvalue=""):
-            cells = [_cell(runs, part, metric) for metric in SHOWN] if part else []
+            cells = [_cell(runs, part, metric) for metric in metrics] if part else []
             table.add_row(line, part, *cells)
     return table
 
 
 def _cell(runs: list[Figures], part: str, metric: str) -> str:
+    if math.isnan(mean := _mean(runs, part, metric)):
+        return "–"
     deviation = _deviation(runs, part, metric)
     spread = f"±{deviation:.4f}" if deviation is not None else ""
-    return f"{_mean(runs, part, metric):.4f}{spread}".replace("0.", ".")
+    return f"{mean:.4f}{spread}".replace("0.", ".")
 
 
 def _document(settings: Any, contest: list[Entry], results: dict[str, list[Figures]]) -> dict[str, Any]:
@@ -149,7 +174,7 @@ def _document(settings: Any, contest: list[Entry], results: dict[str, list[Figur
                         metric: {
                             "mean": _number(_mean(runs, part, metric)),
                             "deviation": _number(_deviation(runs, part, metric)),
-                            "each": [_number(r.metrics[part][metric]) for r in runs],
+                            "each": [_number(r.metrics[part].get(metric)) for r in runs],
                         }
                         for metric in runs[0].metrics[part]
                     }

@@ -20,7 +20,7 @@ def movielens(
     folder: Annotated[Path, typer.Option(help="Where interactions.tsv goes.")] = Path("data/movielens"),
 ) -> None:
     """Fetch MovieLens-100K (research use only) and join it into interaction logs."""
-    from datasets.movielens import FetchError, fetch
+    from interactions.movielens import FetchError, fetch
 
     try:
         fetch(folder, say=typer.echo)
@@ -48,7 +48,7 @@ def synthetic(
     from rich.console import Console
     from rich.progress import Progress
 
-    from datasets.synthetic import config_text, generate
+    from interactions.synthetic import config_text, generate
 
     config_path = out.parent / "synthetic.yaml"
     try:

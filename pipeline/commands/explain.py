@@ -30,7 +30,7 @@ def explain(
 
     settings = load_config(config, set_ or [])
     with quiet(f"{settings.runs_folder}/logs/explain.log") as terminal:
-        from pipeline.catalogue import Catalogue, newest_version
+        from components.catalogue import Catalogue, newest_version
         from pipeline.explanation import explain as explained
 
         newest = newest_version(settings)
@@ -40,12 +40,12 @@ def explain(
         known_item: dict[str, Any] = {}
         if item in items.ids:
             known_item = {name: cells[items.ids.index(item)] for name, cells in items.columns.items()}
-        given = {settings.data.user: user, settings.data.item: item, **known_user, **known_item}
+        given = {settings.data.user: user, settings.data.item: item, **(known_user or {}), **known_item}
         found = explained(str(newest), settings.raw_columns, given)
         if as_json:
             said = {
                 "model": settings.model_name, "version": int(newest.name), "user": user, "item": item,
-                "known_user": bool(known_user), "known_item": bool(known_item), "method": found.method,
+                "known_user": known_user is not None, "known_item": bool(known_item), "method": found.method,
                 "score": found.score, "logit": found.logit, "base": found.base,
                 "features": found.features, "pairs": found.pairs, "rounding": found.rest,
             }  # fmt: skip

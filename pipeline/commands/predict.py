@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.commands.run import ConfigPath, Overrides
+
+if TYPE_CHECKING:
+    from configs import Config
 
 
 def predict(
     config: ConfigPath,
     user: Annotated[str, typer.Option(help="The user's id, as in the logs.")],
     top: Annotated[int, typer.Option(min=1, help="How many items.")] = 10,
+    exclude: Annotated[list[str] | None, typer.Option(help="Item to leave out; again for more.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
     target: Annotated[
         str | None,
@@ -21,10 +27,15 @@ def predict(
         ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="With --target: a version label such as stable.")] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A column of the context, such as a device or the event's time."),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Rank all known items for a user with the newest served version."""
+    """Show the items that the newest served version recommends to a user."""
     import json
+    from itertools import islice
 
     from rich.console import Console
     from rich.table import Table
@@ -33,40 +44,90 @@ def predict(
     from pipeline.quiet import quiet
 
     settings = load_config(config, set_ or [])
+    exclude = exclude or []
     with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
-        from pipeline.catalogue import Catalogue, newest_version
+        from components.catalogue import Catalogue, newest_version
+        from components.versions import signatures_of
+        from models.recommend import RECOMMEND
         from serving.client import connect
 
+        given = _context(settings, context or [])
         newest = newest_version(settings)
         catalogue = Catalogue.of(newest, settings)
         known = catalogue.user(user)
         items = catalogue.items()
+        one = {name: [value] for name, value in {settings.data.user: user, **(known or {}), **given}.items()}
+        asked = {name: value for name, value in one.items() if name in settings.raw_columns}
         with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
-            one = {name: [value] for name, value in {settings.data.user: user, **known}.items()}
-            prediction = client.predict({**items.columns, **one}, signature="rank")
-        scores = prediction.outputs["scores"]
-        best = scores.argsort(kind="stable")[::-1][:top]
+            if RECOMMEND in signatures_of(newest):
+                left_out = {"exclude": [exclude]} if exclude else {}
+                prediction = client.predict({**asked, "k": [top], **left_out}, signature=RECOMMEND)
+                found = zip(*(prediction.outputs[name][0] for name in ("items", "scores")), strict=True)
+                best = [(i.decode() if isinstance(i, bytes) else str(i), float(score)) for i, score in found]
+            else:
+                prediction = client.predict({**items.columns, **one}, signature="rank")
+                scores = prediction.outputs["scores"]
+                order = (i for i in scores.argsort(kind="stable")[::-1] if items.ids[i] not in exclude)
+                best = [(items.ids[i], float(scores[i])) for i in islice(order, top)]
+        names = dict(zip(items.ids, items.names, strict=True))
         rows: list[dict[str, Any]] = [
-            {"rank": place + 1, "item": items.ids[i], "name": items.names[i], "score": round(float(scores[i]), 6)}
-            for place, i in enumerate(best)
+            {"rank": place, "item": item, "name": names.get(item, ""), "score": round(score, 6)}
+            for place, (item, score) in enumerate(best, start=1)
         ]
         answer = {
             "model": settings.model_name,
             "version": prediction.version,
             "user": user,
-            "known": bool(known),
+            "known": known is not None,
             "items": rows,
         }
         if as_json:
             print(json.dumps(answer, ensure_ascii=False), file=terminal)
             return
         console = Console(file=terminal, highlight=False)
-        shown = {k: f"of {len(v)}" if isinstance(v, list) else v for k, v in known.items()}
-        who = ", ".join(f"{k} {v}" for k, v in shown.items()) if known else "not in the logs: ranked as an unknown user"
+        who = _who(known)
         console.print(f"[bold]user {user}[/bold]  {who}")
         table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
         version = prediction.version or label or "served"
-        console.print(f"best of {len(scores):,} items, says {settings.model_name} version {version}")
+        console.print(f"best of {len(items.ids):,} items, says {settings.model_name} version {version}")
+
+
+def _who(known: Mapping[str, Any] | None) -> str:
+    """Return what is known of a user, None where the logs do not know it."""
+    if known is None:
+        return "not in the logs: ranked as an unknown user"
+    shown = {name: f"of {len(cell)}" if isinstance(cell, list) else cell for name, cell in known.items()}
+    return ", ".join(f"{name} {cell}" for name, cell in shown.items())
+
+
+def _context(settings: Config, given: list[str]) -> dict[str, Any]:
+    """Return the columns of the context that `--context` gives. Raises ConfigError where one is none, or its value."""
+    from configs import ConfigError
+
+    columns = {c.name: c for c in settings.raw_columns.values() if c.of == "context" and c.length is None}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in columns:
+            known = ", ".join(columns) or "none: no feature is of the context"
+            raise ConfigError(f"--context {text}: expected NAME=VALUE with a column of the context; there are {known}")
+        try:
+            found[name] = _CELLS[columns[name].type](value)
+        except ValueError:
+            what = {"float": "a number", "int64": "seconds since 1970 or an ISO 8601 time"}[columns[name].type]
+            raise ConfigError(f"--context {text}: expected {what}") from None
+    return found
+
+
+def _seconds(text: str) -> int:
+    """Read seconds since 1970, or an ISO 8601 time, in UTC where it names no zone. Raises ValueError."""
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    time = datetime.fromisoformat(text)
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+
+
+_CELLS: dict[str, Callable[[str], Any]] = {"string": str, "float": float, "int64": _seconds}

@@ -48,6 +48,7 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
         screen = _Screen(Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty()))
         screen.console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with screen.waiting("loading TFX"):
+            from pipeline.running.locks import BusyError
             from pipeline.running.run import Watcher
             from pipeline.running.run import run as run_all
 
@@ -58,7 +59,8 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
             if isinstance(error, RefusedError) and NodeId.EVALUATOR in screen.outcomes:
                 # What the refused model is like is what its maker asks next.
                 _metrics(screen.console, settings, screen.outcomes)
-            _report(screen.console, screen.outcomes)
+            if not isinstance(error, BusyError):  # which says nothing of this run: it never began
+                _report(screen.console, screen.outcomes)
             raise
         finally:
             screen.stop()

@@ -6,18 +6,22 @@ import json
 import time
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from components.outcomes import RunState
 from pipeline.commands.run import ConfigPath, Overrides
 
+if TYPE_CHECKING:
+    from pipeline.running.history import Run
+
 _STYLES = {
     RunState.BLESSED: "green",
     RunState.REFUSED: "red",
     RunState.BROKE: "red",
     RunState.UNDER_WAY: "cyan",
+    RunState.INTERRUPTED: "yellow",
 }
 
 
@@ -56,12 +60,21 @@ def runs(
     for column in table.columns[3:6]:
         column.justify = "right"
     for r in known:
-        said = f"{r.state} by {r.by}" if r.by else r.state
+        said = _said(r)
         figures = [f"{v:.4f}" if (v := r.metrics.get(m)) is not None else "" for m in ("auc", "gauc", "logloss")]
         style = _STYLES.get(RunState(r.state), "dim")
         table.add_row(r.id, history.age(time.time() - r.ended), f"[{style}]{said}[/{style}]", *figures, r.version or "")
     console.print(table)
     console.print(f"`recsys report {config} --run RUN --open` opens the page of one", soft_wrap=True)
+
+
+def _said(run: Run) -> str:
+    """Return how a run stands, as people say it."""
+    if run.state == RunState.INTERRUPTED:
+        return f"interrupted in {run.by}"
+    if run.state == RunState.PREPARED:
+        return "data for compare, tune or train"
+    return f"{run.state} by {run.by}" if run.by else run.state
 
 
 def report(

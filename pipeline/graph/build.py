@@ -12,6 +12,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
 from components.artifacts import DataBlessing
+from components.assembler import Assembler
 from components.beam import IN_PROCESS
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
@@ -46,7 +47,7 @@ def create_pipeline(
     columns = columns_to_json(config.raw_columns.values())
 
     ingest = Ingest(config, evidence=f"{root}/refused")
-    statistics = StatisticsGen(ingest.outputs["examples"], _statistics_options(config))
+    statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Only our own strategies look at spans.
@@ -81,15 +82,27 @@ def create_pipeline(
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
 
-    def train(model, name: str):
+    def train(model, name: str, training=config.training):
         return trainer(
             config,
             model,
+            training,
             transform.outputs["transformed_examples"],
             transform.outputs["transform_graph"],
         ).with_id(name)
 
     candidate = train(config.model, NodeId.TRAINER)
+    stages = {"ranker": candidate.outputs["model"]}
+    retrieval: list[BaseNode] = []
+    if config.retrieval.model is not None:
+        retrieval = [train(config.retrieval.model, NodeId.RETRIEVAL, config.training_of(config.retrieval))]
+        stages["retrieval_model"] = retrieval[0].outputs["model"]
+    assembler = Assembler(
+        config,
+        columns,
+        catalogue=ingest.outputs["catalogue"],
+        **stages,
+    )
     baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
     blessed_model = Resolver(
         strategy_class=blessed,
@@ -100,7 +113,8 @@ def create_pipeline(
     evaluator = Evaluator(
         config,
         examples=ingest.outputs["examples"],
-        model=candidate.outputs["model"],
+        catalogue=ingest.outputs["catalogue"],
+        model=assembler.outputs["model"],
         report=ingest.outputs["report"],
         blessed_model=blessed_model.outputs["model"],
         blessed=blessed_model.outputs["model_blessing"],
@@ -109,14 +123,14 @@ def create_pipeline(
     serving_check = ServingCheck(
         config,
         columns,
-        model=candidate.outputs["model"],
+        model=assembler.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         examples=ingest.outputs["examples"],
     )
     pusher = Pusher(
         config,
         columns,
-        model=candidate.outputs["model"],
+        model=assembler.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         examples=ingest.outputs["examples"],
@@ -125,7 +139,7 @@ def create_pipeline(
     )
     judged = [
         ingest, statistics, schema, validator, accepted_data, gate, transform,
-        candidate, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
+        candidate, *retrieval, assembler, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
     ]  # fmt: skip
     report = Report(
         config,

@@ -21,7 +21,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 CODE = "code"  # the parameter that carries the digest
-_ROOMS = ("components", "configs", "datasets", "models", "pipeline", "serving", "transforms")
+_ROOMS = ("components", "configs", "interactions", "models", "pipeline", "serving", "transforms")
 _SHARED = 5
 _DOTTED = re.compile(rf"(?:{'|'.join(_ROOMS)})(?:\.\w+)+")
 _CLASS = re.compile(rf"{_DOTTED.pattern}:\w+")

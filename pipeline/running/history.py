@@ -12,7 +12,7 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
-from components.outcomes import RunState
+from components.outcomes import NodeId, RunState
 from components.report import REPORT_TYPE
 from configs import Config, ConfigError
 from pipeline.running.store import connection, store_exists
@@ -65,7 +65,9 @@ def runs(config: Config, last: int | None = None) -> list[Run]:
     contexts = [c for c in store.get_children_contexts_by_context(pipeline.id) if c.type_id == kind]
     contexts.sort(key=lambda c: c.id, reverse=True)
     reports = _reports(store)
-    return [_run(store, context, reports) for context in contexts[:last]]
+    # Where SQLite keeps the store, whoever works in it holds the folder: what else says it runs was killed.
+    killed = config.metadata.type == "sqlite" and not busy(config)
+    return [_run(store, context, reports, killed) for context in contexts[:last]]
 
 
 def find(config: Config, run: str | None) -> Run:
@@ -109,6 +111,7 @@ def _run(
     store: mlmd.MetadataStore,
     context: metadata_store_pb2.Context,
     reports: Mapping[str, metadata_store_pb2.Artifact],
+    killed: bool,
 ) -> Run:
     run = context.name
     executions: Sequence[metadata_store_pb2.Execution] = store.get_executions_by_context(context.id)
@@ -116,14 +119,39 @@ def _run(
     began = min((t for t, _ in times), default=context.create_time_since_epoch / 1000)
     ended = max((t for _, t in times), default=began)
     if run not in reports:
-        going = any(e.last_known_state == _EXECUTION.RUNNING for e in executions)
-        return Run(run, RunState.UNDER_WAY if going else RunState.NO_REPORT, None, began, ended, None, {}, None)
+        state, by = _without_report(store, executions, killed)
+        return Run(run, state, by, began, ended, None, {}, None)
     folder = reports[run].uri
     facts = read_facts(folder)
     overall = next((s for s in facts["slices"] if s["name"] == "all"), None)
     metrics = {m: e[0] for m, e in overall["metrics"]["candidate"].items()} if overall else {}
     outcome = facts["outcome"]
     return Run(run, outcome["state"], outcome["by"], began, ended, folder, metrics, facts["pushed"])
+
+
+def _without_report(
+    store: mlmd.MetadataStore, executions: Sequence[metadata_store_pb2.Execution], killed: bool
+) -> tuple[RunState, str | None]:
+    """Return how a run stands that left no report, and the node by which it does."""
+    nodes = {_node(store, execution): execution for execution in executions}
+    for node, execution in nodes.items():
+        if execution.last_known_state == _EXECUTION.RUNNING:
+            return (RunState.INTERRUPTED, node) if killed else (RunState.UNDER_WAY, None)
+        if execution.last_known_state == _EXECUTION.FAILED:
+            if execution.custom_properties["error"].string_value == KeyboardInterrupt.__name__:
+                return RunState.INTERRUPTED, node
+            refused = execution.custom_properties["refused"].int_value
+            return (RunState.REFUSED if refused else RunState.BROKE), node
+    if NodeId.TRANSFORM in nodes and NodeId.TRAINER not in nodes:
+        return RunState.PREPARED, None
+    return RunState.NO_REPORT, None
+
+
+def _node(store: mlmd.MetadataStore, execution: metadata_store_pb2.Execution) -> str:
+    """Return the node that an execution is of: the name of its context of that kind, less the pipeline's."""
+    kinds = {context.id: context for context in store.get_contexts_by_execution(execution.id)}
+    node = store.get_context_type("node").id
+    return next((c.name.partition(".")[2] for c in kinds.values() if c.type_id == node), "")
 
 
 def age(seconds: float) -> str:

@@ -101,3 +101,33 @@ def test_limits_are_for_columns_there_are(load, column):
 def test_these_limits_are_refused(load, smallest, override, place, expectation):
     with pytest.raises(ConfigError, match=f"{smallest.name}: {place}: {expectation}"):
         load(override)
+
+
+@pytest.mark.parametrize(
+    ("gate", "expectation"),
+    [
+        ("{metric: 'ndcg@', at_least: 0.1}", "expected 'auc', .*got 'ndcg@'"),
+        ("{metric: 'auc@10', at_least: 0.1}", "expected 'auc', .*got 'auc@10'"),
+        ("{metric: 'ndcg@7', at_least: 0.1}", r"ndcg@7: 7 is none of evaluation.ranking.k: \[10, 100\]"),
+        ("{metric: 'coverage@100', at_least: 0.1}", "computed for the shortest list, coverage@10"),
+        ("{metric: 'novelty@10', beats: lr}", "more novelty@10 is neither better nor worse"),
+        ("{metric: 'overlap@10', at_least: 0.9}", "there is no retrieval.model"),
+        ("{metric: 'index_recall@10', at_least: 0.9}", "an exact index misses nothing"),
+    ],
+)
+def test_gates_on_lists_that_cannot_be_judged_are_refused(load, gate, expectation):
+    with pytest.raises(ConfigError, match=expectation):
+        load(f"evaluation.gates=[{gate}]")
+
+
+def test_lists_are_judged_where_something_asks_for_them(load):
+    assert load().ranking is None
+    assert load("evaluation.gates=[{metric: 'ndcg@10', beats: lr}]").ranking.k == [10, 100]
+    assert load("evaluation.ranking={k: [20, 5]}").ranking.k == [5, 20]
+    assert load("retrieval.model={type: two_tower}").ranking is not None
+    alone = load("data.label=null", "evaluation={ranking: {k: [3, 20]}}")
+    assert {gate.metric for gate in alone.judged_by.gates} == {"ndcg@3"}
+    with pytest.raises(ConfigError, match=r"retrieval\.index: lists and probes go with type: inverted"):
+        load("retrieval.index={lists: 3}")
+    with pytest.raises(ConfigError, match=r"retrieval\.training\.epochs"):
+        load("retrieval.training={epochs: 0}")

@@ -166,8 +166,8 @@ def test_unknown_ids_are_scored_by_content_and_by_what_the_user_just_met(ran):
 
 
 def test_a_user_is_ranked_with_the_history_up_to_the_last_event(ran):
+    from components.catalogue import Catalogue
     from configs import load_config
-    from pipeline.catalogue import Catalogue
 
     manifest = json.loads((ran.versions[-1] / "assets.extra" / "manifest.json").read_text())
     user = Catalogue(manifest["artifacts"]["catalogue"], load_config(ran.config)).user("0042")

@@ -6,7 +6,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from configs.model import MODELS, Fallback, Model
-from models.base import ClosedForm, Explainable, MissingFeatureError, Recommender, Retriever
+from models.base import ClosedForm, Explainable, MissingFeatureError, Prepared, Recommender, Retriever
 from models.registry import CAPABILITIES, build_model, capabilities, implementation
 from transforms.transformed import PADDING, TransformedFeature
 
@@ -35,6 +35,8 @@ def model(request) -> Recommender:
     made = build_model(TypeAdapter(Model).validate_python({"type": request.param}), FEATURES)
     if isinstance(made, ClosedForm):
         made.adapt(EXAMPLES)
+    if isinstance(made, Prepared):
+        made.prepare(EXAMPLES)
     made(INPUTS, training=False)
     return made
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.datasets.conftest import movielens_logs  # noqa: F401
+from tests.interactions.conftest import movielens_logs  # noqa: F401
 from tests.orchestrators.warm import write_client
 
 ROOT = Path(__file__).parents[2]

@@ -1,12 +1,16 @@
 """Named columns of a request."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from configs.features import MISSING_TIME
+from components.requests import named_columns
+from configs.data import PER_SECOND
+from configs.features import MISSING_TIME, Feature, raw_columns
 from transforms.raw import is_given, sparse_from_named
 
 
@@ -40,3 +44,16 @@ def test_missing_marks():
     assert is_given(tf.constant(["", " ", "0"])).numpy().tolist() == [False, True, True]
     assert is_given(tf.constant([0.0, float("nan"), float("inf")])).numpy().tolist() == [True, False, True]
     assert is_given(tf.constant([0, MISSING_TIME], tf.int64)).numpy().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 1_000), ("us", 1_000_000), ("ns", 1_000_000_000)])
+def test_times_of_a_request_are_in_the_unit_of_the_logs(unit, per_second):
+    """What ingest reads from a log as seconds, the graph makes of the same value in a request."""
+    features = TypeAdapter(dict[str, Feature]).validate_python({"hour": {"kind": "time", "part": "hour"}})
+    columns = raw_columns(features, "t", PER_SECOND[unit])
+    assert columns["t"].per_second == per_second
+    logged = [1_700_000_000 * per_second, -1, MISSING_TIME]
+    made = sparse_from_named({"t": tf.constant(logged, tf.int64)}, columns)["t"]
+    assert made.values.numpy().tolist() == [1_700_000_000, -1]
+    batch = pa.RecordBatch.from_pydict({"t": [[1_700_000_000], None]})
+    assert named_columns(columns, batch)["t"] == [1_700_000_000 * per_second, MISSING_TIME]

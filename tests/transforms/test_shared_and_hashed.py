@@ -13,6 +13,7 @@ TABLE = {
     "item": {"kind": "vocabulary", "of": "item", "min_count": 2, "oov": 2},
     "last": {"kind": "vocabulary", "of": "user", "share": "item"},
     "twice": {"kind": "hashed", "of": "user", "from": "user", "buckets": 50, "hashes": 2},
+    "plain": {"kind": "numeric", "of": "item", "scale": "none"},
     "rare": {"kind": "hashed", "of": "user", "from": "user", "buckets": 1000, "min_count": 3},
 }
 
@@ -39,7 +40,7 @@ def transformed(tmp_path_factory):
     text = json.dumps({name: f.model_dump(mode="json", by_alias=True) for name, f in table.items()})
     items, users = ["a", "a", "a", "b", "b", "once", ""], ["u", "u", "u", "v", "v", "w", "w"]
     rows = [
-        {"item": [i] if i else [], "last": [last], "user": [u]}
+        {"item": [i] if i else [], "last": [last], "user": [u], "plain": [float(ord(i[0]))] if i else []}
         for i, u, last in zip(items, users, ["b", "a", "zzz", "b", "a", "once", "b"], strict=True)
     ]
     spec = raw_feature_spec(raw_columns(table, "t").values())
@@ -98,3 +99,10 @@ def test_a_bucket_has_a_row_once_it_was_seen_often_enough(transformed):
 def test_options_that_exclude_one_another_are_refused(feature):
     with pytest.raises(ValidationError):
         read({"f": feature})
+
+
+def test_a_missing_number_that_is_not_scaled_is_the_mean(transformed):
+    rows, _ = transformed
+    given = [row["plain"] for row in rows[:-1]]
+    assert given[0] == ord("a")
+    assert rows[-1]["plain"] == pytest.approx(np.mean(given))

@@ -20,9 +20,10 @@ class CrossedKind(Kind[Crossed]):
 
     def describe(self, name: str, feature: Crossed, inputs: Inputs) -> TransformedFeature:
         """Return ids of its owner, where both parts have the same one, else of the context."""
+        ids = tuple(id_ for part in feature.cross for id_ in inputs.described(part).ids)
         owners = {inputs.features[part].owner for part in feature.cross}
         of: Owner = (owners.pop() or "context") if len(owners) == 1 else "context"
-        return TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True)
+        return TransformedFeature(name, of, feature.buckets, feature.dim, crossed=True, ids=ids)
 
 
 KIND = CrossedKind()

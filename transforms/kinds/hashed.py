@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 
 from configs.features import Hashed
 from transforms.kind import Batch, Inputs, TransformedFeature
-from transforms.text_ids import TextKind, on_values
+from transforms.text_ids import TextKind, described, on_values
 
 _SECOND_HASH = [0x5EC04D, 0x4A54]  # any key: it makes the second hash of a value independent of the first
 
@@ -47,10 +47,7 @@ class HashedKind(TextKind[Hashed]):
         assert isinstance(table, Hashed)
         known = inputs.vocabulary_size(feature.share or name) if table.min_count > 1 else table.buckets
         size, oov = 1 + known, (0, 1)
-        return TransformedFeature(
-            name, feature.of, size, table.dim, feature.separator is not None or table.hashes == 2, feature.pool, oov,
-            (feature.column or name) in inputs.id_columns, feature.share or "", table.quotient_remainder, feature.cold,
-        )  # fmt: skip
+        return described(name, feature, table, size, oov, inputs)
 
 
 KIND = HashedKind()

@@ -27,13 +27,16 @@ class NumericKind(Kind[Numeric]):
         if feature.default is not None:
             values = tf.where(is_given(values), values, feature.default)
         given = is_given(values)
-        scaled = scale(values)
-        if feature.scale != "none":
-            seen = scale(column.values)
-            mean, variance = tft.mean(seen), tft.var(seen)
+        scaled, seen = scale(values), scale(column.values)
+        mean = tft.mean(seen)
+        if feature.scale == "none":
+            missing = tf.where(tf.math.is_finite(mean), mean, tf.zeros_like(mean))
+        else:
+            variance = tft.var(seen)
             deviation = tf.where(variance > 0, tf.sqrt(variance), tf.ones_like(variance))
             scaled = tf.clip_by_value((scaled - mean) / deviation, -_Z_LIMIT, _Z_LIMIT)
-        return tf.where(given, tf.cast(scaled, tf.float32), tf.zeros_like(values))
+            missing = tf.zeros_like(mean)
+        return tf.cast(tf.where(given, scaled, missing), tf.float32)
 
     def describe(self, name: str, feature: Numeric, inputs: Inputs) -> TransformedFeature:
         """Return a number."""

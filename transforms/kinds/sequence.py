@@ -26,7 +26,7 @@ class SequenceKind(Kind[Sequence]):
         of = inputs.described(feature.feature)
         return TransformedFeature(
             name, "user", of.size, feature.dim, multivalued=True, pool=feature.pool, oov=of.oov, sequence_of=of.name,
-            length=feature.length,
+            length=feature.length, ids=of.ids,
         )  # fmt: skip
 
 

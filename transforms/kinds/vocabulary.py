@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 
 from configs.features import Vocabulary
 from transforms.kind import Batch, Inputs, TransformedFeature
-from transforms.text_ids import TextKind
+from transforms.text_ids import TextKind, described
 
 
 class VocabularyKind(TextKind[Vocabulary]):
@@ -35,10 +35,7 @@ class VocabularyKind(TextKind[Vocabulary]):
         assert isinstance(table, Vocabulary)
         known = 1 + inputs.vocabulary_size(feature.share or name)
         size, oov = known + table.oov, (known, known + table.oov)
-        return TransformedFeature(
-            name, feature.of, size, table.dim, feature.separator is not None, feature.pool, oov,
-            (feature.column or name) in inputs.id_columns, feature.share or "", table.quotient_remainder, feature.cold,
-        )  # fmt: skip
+        return described(name, feature, table, size, oov, inputs)
 
 
 KIND = VocabularyKind()

@@ -6,17 +6,27 @@ catalogue: metrics against a sample of negatives order models differently (Krich
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-OF_PAIRS = ("recall", "ndcg", "hit_rate", "mrr")  # for every k
+OF_PAIRS = ("ndcg", "recall", "hit_rate", "mrr")  # for every k
 OF_LISTS = ("coverage", "novelty", "popular_share")  # for the smallest k
 COUNTS = ("ranked_users", "held_out", "reachable")
 POPULAR = 0.2  # share of the items, the most met ones, that are called popular
-_NAME = re.compile(r"^([a-z_]+)@(\d+)$")
+TITLES = {
+    "recall": "Recall",
+    "ndcg": "NDCG",
+    "hit_rate": "HitRate",
+    "mrr": "MRR",
+    "coverage": "Coverage",
+    "novelty": "Novelty",
+    "popular_share": "Popular items",
+    "overlap": "Overlap",
+    "ndcg_loss": "NDCG lost",
+    "index_recall": "Index recall",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,10 @@ class Popularity:
         return cls(counts / max(counts.sum(), 1), popular)
 
 
-def parse(metric: str) -> tuple[str, int] | None:
-    """Return the name and the k of a ranking metric such as `ndcg@10`; None for other metrics."""
-    found = _NAME.match(metric)
-    return (found[1], int(found[2])) if found else None
+def metric_title(metric: str) -> str:
+    """Return what people call a ranking metric: `NDCG@10`."""
+    name, _, k = metric.partition("@")
+    return f"{TITLES[name]}@{k}"
 
 
 def names(ks: Sequence[int]) -> list[str]:

@@ -16,7 +16,7 @@ from components.artifacts import Catalogue, IngestReport
 from components.ingest import component, pipeline, reading
 from components.ingest.files import find_files
 from components.refusal import RefusedError
-from configs import canonical_json
+from configs import ConfigError, canonical_json
 from configs.features import History, RawColumn
 from tests.components.ingest.conftest import data
 
@@ -218,6 +218,7 @@ def execute(folder: Path, content: str | bytes, name: str = "logs.csv", **change
             "columns": json.dumps([vars(c) for c in RAW.values()]),
             "files": json.dumps([vars(f) for f in find_files(meaning, str(source))]),
             "evidence": str(folder / "refused"),
+            "schema": str(folder / "schema.pbtxt"),
         },
     )
     return folder
@@ -248,6 +249,21 @@ def rows(n, rating=lambda i: 1 + i % 5, time=lambda i: START + i):
 def test_logs_that_no_model_should_learn_from_are_refused(tmp_path, content, said):
     with pytest.raises(RefusedError, match=said):
         execute(tmp_path / "run", content)
+
+
+def test_a_column_that_the_config_names_wrongly_is_its_fault(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"column 'rating' \(did you mean 'ratings'\?\), which no file of .*logs\.csv has"
+    ):
+        execute(tmp_path / "run", HEADER.replace("rating", "ratings") + rows(50))
+
+
+@pytest.mark.parametrize(("known", "error"), [("rating", RefusedError), ("other", ConfigError)])
+def test_the_curated_schema_says_whether_the_logs_ever_had_a_column(tmp_path, known, error):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "schema.pbtxt").write_text(f'feature {{ name: "{known}" type: BYTES }}')
+    with pytest.raises(error, match="column 'rating'"):
+        execute(tmp_path / "run", HEADER.replace("rating", "xyz") + rows(50))
 
 
 def test_a_refusal_keeps_the_malformed_rows_where_it_says(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.model import FM, DeepFM, Tables, Training
+from configs.model import FM, DeepFM, Fallback, Tables, Training
 from models.layers.embedding import FieldEmbedding
 from models.layers.hide_ids import HideIds
 from models.layers.rows import put_rows, rows_of, rows_once
@@ -187,3 +187,51 @@ def test_an_id_hashed_twice_is_hidden_whole():
     ids = HideIds([twice], 0.5)({"user": tf.ones([1000, 2], tf.int64)}, training=True)["user"].numpy()
     assert set(map(tuple, ids)) == {(0, 0), (1, 1)}
     assert 0.4 < (ids[:, 0] == 0).mean() < 0.6
+
+
+CROSS = TransformedFeature("user_tag", "context", 90, crossed=True, ids=("user",))
+RECENT = TransformedFeature("recent", "user", 500, multivalued=True, oov=(495, 500), sequence_of="item", length=4,
+                            ids=("item",))  # fmt: skip
+
+
+def test_what_gives_a_hidden_id_away_is_hidden_with_it():
+    tf.keras.utils.set_random_seed(3)
+    rows = 4000
+    known = {
+        "user": tf.fill([rows], tf.constant(7, tf.int64)),
+        "item": tf.fill([rows], tf.constant(8, tf.int64)),
+        "user_tag": tf.fill([rows], tf.constant(89, tf.int64)),
+        "recent": tf.tile(tf.constant([[8, 9, 10, PADDING]], tf.int64), [rows, 1]),
+    }
+    hidden = {k: v.numpy() for k, v in HideIds([USER, ITEM, CROSS, RECENT], 0.25)(known, training=True).items()}
+    unknown = hidden["user"] >= 990
+    assert unknown.mean() == pytest.approx(0.25, abs=0.03)
+    assert set(hidden["user_tag"][~unknown]) == {89}
+    assert (hidden["user_tag"][unknown] == 89).mean() < 0.1
+    events = hidden["recent"][:, :3]
+    assert (events >= 495).mean() == pytest.approx(0.25, abs=0.03)
+    assert set(hidden["recent"][:, 3]) == {PADDING}
+    alone = HideIds([CROSS], 0.25)({"user_tag": known["user_tag"]}, training=True)["user_tag"].numpy()
+    assert (alone != 89).mean() == pytest.approx(0.25, abs=0.03), "also where the id itself is left out of the model"
+
+
+def test_a_content_model_is_built_without_anything_that_gives_an_id_away():
+    features = [USER, ITEM, TAGS, CROSS, RECENT]
+    config = Fallback.model_validate({"type": "fallback", "known": {"type": "fm"}, "content": {"type": "fm"}})
+    model = build_model(config, features)
+    inputs = {f.name: tf.zeros([2, 4] if f.multivalued else [2], tf.int64) for f in features}
+    model(inputs)
+    tables = {name for layer in model._content.submodules if isinstance(layer, FieldEmbedding) for name in layer.tables}
+    assert tables == {"tags"}
+
+
+def test_the_penalty_is_on_a_number_s_vector_and_not_on_the_number():
+    number = TransformedFeature("price", "item", 0)
+    penalties = []
+    for value in (1.0, 100.0):
+        tf.keras.utils.set_random_seed(5)
+        layer = FieldEmbedding([number], 4, l2=0.1)
+        layer({"price": tf.fill([8], value)})
+        penalties.append(float(layer.losses[0]))
+    assert penalties[0] > 0
+    assert penalties[1] == pytest.approx(penalties[0])

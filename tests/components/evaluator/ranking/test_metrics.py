@@ -11,9 +11,9 @@ from components.evaluator.ranking.metrics import (
     Popularity,
     coverage,
     mean_and_error,
+    metric_title,
     names,
     overlap,
-    parse,
     ranking_metrics,
 )
 
@@ -104,7 +104,6 @@ def test_who_lacks_a_value_is_left_out_of_the_mean():
 
 
 def test_names_have_a_k():
-    assert parse("ndcg@10") == ("ndcg", 10)
-    assert parse("auc") is None
-    assert names([100, 10])[:2] == ["recall@10", "ndcg@10"]
+    assert names([100, 10])[:2] == ["ndcg@10", "recall@10"]
+    assert [metric_title(name) for name in names([100, 10])[:2]] == ["NDCG@10", "Recall@10"]
     assert "coverage@100" not in names([100, 10])
