@@ -1,14 +1,14 @@
 .DEFAULT_GOAL := help
 RUN := .venv/bin
 
-.PHONY: help setup lint docs demo airflow test bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
-	bench-movielens bench-training bench-defaults bench-topk bench-topn soak-serving soak-training
+.PHONY: help setup lint docs demo airflow test bench-intervals bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
+	bench-movielens bench-training bench-defaults bench-topk bench-recommend bench-topn fuzz-serving soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: .venv/.synced ## the environment, from uv.lock
-.venv/.synced: uv.lock pyproject.toml deploy/setup.sh
+.venv/.synced: uv.lock pyproject.toml deploy/setup.sh deploy/tools.txt
 	@deploy/setup.sh && touch $@
 
 lint: setup ## style, types, layers and Dockerfiles
@@ -35,6 +35,9 @@ $(AIRFLOW)/.synced: orchestrators/airflow/requirements.txt orchestrators/airflow
 test: lint ## everything that proves it works
 	$(RUN)/pytest -n 2 --dist loadfile
 
+bench-intervals: setup ## how often the evaluator's 95 % intervals hold the truth, for users of uneven activity
+	@$(RUN)/python -m benchmarks.intervals
+
 bench-serving: setup ## the model server against a naive one, both in one run
 	@$(RUN)/python -m benchmarks.serving
 
@@ -59,8 +62,14 @@ bench-topk: setup ## the search for the best of a million items: exact and by in
 bench-defaults: setup ## what `recsys init` proposes, untouched, on ten logs, three seeds, against its baselines and scikit-learn
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.defaults
 
+bench-recommend: setup ## a request to the signature recommend: two towers and DeepFM in one SavedModel, on one core
+	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.recommend
+
 bench-topn: setup ## models that rank all items: MovieLens-100K, three seeds, and training speed beside PyTorch
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topn
+
+fuzz-serving: setup ## 100,000 hostile requests to server and router, both protocols, beside a second client
+	@TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m tests.serving.fuzz
 
 soak-serving: setup ## 100 version swaps under constant load
 	SOAK=1 $(RUN)/pytest -s tests/serving/test_swaps.py

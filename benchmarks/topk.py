@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,15 +36,20 @@ def vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
     )
 
 
+def milliseconds_of(ask: Callable[[int], tf.Tensor], requests: int) -> np.ndarray:
+    """Return the processor time of `ask(0)`, `ask(1)` and so on, the first quarter, which warms up, left out."""
+    taken = []
+    for number in range(requests):
+        start = time.process_time()
+        _ = ask(number).numpy()
+        taken.append(1000 * (time.process_time() - start))
+    return np.array(taken[requests // 4 :])
+
+
 def milliseconds(search: Callable[[tf.Tensor], Found], queries: np.ndarray) -> float:
     """Return the median processor time of searching for one query at a time, [1, dim]."""
-    taken = []
-    for query in queries:
-        asked = tf.constant(query[np.newaxis])
-        start = time.process_time()
-        _ = search(asked)[1].numpy()
-        taken.append(1000 * (time.process_time() - start))
-    return statistics.median(taken[len(taken) // 4 :])
+    asked = [tf.constant(query[np.newaxis]) for query in queries]
+    return float(np.median(milliseconds_of(lambda number: search(asked[number])[1], len(asked))))
 
 
 def topk_1e6_ms(items: int = 1_000_000, dim: int = 32, k: int = 100, queries: int = 60) -> float:

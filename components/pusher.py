@@ -32,9 +32,11 @@ from components.refusal import RefusedError
 from components.requests import named_columns
 from components.uncached import UncachedDriver
 from components.verdict import VERDICT_FILE, Direction, Reason, Ruling, Verdict, write_verdict
-from components.versions import artifacts_of, manifest_of, manifest_path, versions
+from components.versions import artifacts_of, manifest_of, manifest_path, signatures_of, versions
 from configs import Config, digest
 from configs.features import RawColumn, columns_from_json
+from models.recommend import RECOMMEND
+from models.recommend.best_items import DEFAULT_K
 from transforms.raw import default_values
 
 WARMUP_FILE = "tf_serving_warmup_requests"
@@ -120,9 +122,11 @@ def remove_unfinished(base: Path) -> None:
 
 
 def warmup_requests(
-    model_name: str, columns: Mapping[str, RawColumn], batch: pa.RecordBatch, count: int
+    model_name: str, columns: Mapping[str, RawColumn], batch: pa.RecordBatch, count: int, recommends: bool = False
 ) -> list[prediction_log_pb2.PredictionLog]:
-    """Return recorded requests made of real rows: each row alone, and its user with a list of items to rank."""
+    """Return recorded requests made of real rows: each row alone, its user with a list of items to rank and, where the
+    model `recommends`, its user alone.
+    """
     dtypes = {name: value.dtype for name, value in default_values(columns.values()).items()}
     cells = named_columns(columns, batch)
     logs = []
@@ -134,6 +138,10 @@ def warmup_requests(
             for name, value in named.items()
         }
         logs.append(_predict_log(model_name, "rank", ranked))
+        if recommends:
+            asked = {name: value for name, value in named.items() if columns[name].of != "item"}
+            asked |= {"k": tf.constant([DEFAULT_K], tf.int64), "exclude": tf.constant([[""]])}
+            logs.append(_predict_log(model_name, RECOMMEND, asked))
     return logs
 
 
@@ -219,8 +227,10 @@ class PusherExecutor(base_executor.BaseExecutor):
             "pushed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         batch = next(read_batches(examples, JUDGED_SPLIT, max(exec_properties["warmup_requests"], 1)))
-        warmup = warmup_requests(name, columns, batch, exec_properties["warmup_requests"])
-        path = push(path_utils.serving_model_path(model.uri), folder, manifest, warmup)
+        saved = path_utils.serving_model_path(model.uri)
+        recommends = RECOMMEND in signatures_of(Path(saved))
+        warmup = warmup_requests(name, columns, batch, exec_properties["warmup_requests"], recommends)
+        path = push(saved, folder, manifest, warmup)
         _describe(output, path, f"version {os.path.basename(path)} in {folder}")
 
 

@@ -8,13 +8,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from configs.base import ColumnName, Section, Share
+from configs.metrics import METRICS
 
-BINARY_METRICS = ("auc", "gauc", "ndcg10", "logloss", "calibration", "prauc", "example_count")
+BINARY_METRICS = ("auc", "gauc", "logloss", "calibration", "prauc", "example_count", *METRICS)
 LIST_METRICS = ("coverage", "novelty", "popular_share")
 STAGE_METRICS = ("overlap", "ndcg_loss", "index_recall")
 RANKING_METRICS = ("recall", "ndcg", "hit_rate", "mrr", *LIST_METRICS, *STAGE_METRICS)
-_LOWER_IS_BETTER = frozenset({"logloss", "ndcg_loss"})
-_UNDIRECTED = frozenset({"calibration", "example_count", "novelty", "popular_share"})
+_LOWER_IS_BETTER = {"logloss", "ndcg_loss"} | {name for name, m in METRICS.items() if m.better == "lower"}
+_UNDIRECTED = {"calibration", "example_count", "novelty", "popular_share"} | {
+    name for name, m in METRICS.items() if m.better is None
+}
 _AT_K = re.compile(r"([a-z_]+)@([1-9][0-9]{0,3})")
 
 
@@ -83,9 +86,11 @@ class Gate(Section):
     """One condition on one metric. A metric that cannot be computed does not pass."""
 
     metric: MetricName = Field(
-        description="`auc`; `gauc`: AUC within each user, weighted; `ndcg10`: NDCG of each user's ten best examples; "
+        description="`auc`; `gauc`: AUC within each user, weighted; "
         "`logloss`; `calibration`: predicted over actual positives, 1 is right; `prauc`: area under precision and "
-        "recall; `example_count`. Of each user's list of the best k of all items: `recall@10`, `ndcg@10`, "
+        "recall; `example_count`; "
+        + "; ".join(f"`{n}`: {m.description}" for n, m in METRICS.items())
+        + ". Of each user's list of the best k of all items: `recall@10`, `ndcg@10`, "
         "`hit_rate@10`, `mrr@10`, `coverage@10`, `novelty@10`, `popular_share@10`. Of retrieval and ranker together: "
         "`ndcg_loss@10` and `overlap@10` against the ranker over all items, `index_recall@10` against exact search."
     )

@@ -8,8 +8,8 @@
 # Debian 13 ("trixie"), because the wheels of TFDV 1.21 and ml-metadata 1.21 need glibc 2.38. Its own Python is 3.13, so
 # the image that brings 3.11.
 FROM python:3.11-trixie AS build
-ARG UV_VERSION=0.13.9
-RUN pip install --no-cache-dir "uv==${UV_VERSION}"
+COPY deploy/tools.txt /tmp/tools.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/tools.txt
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /opt/recsys
 # Dependencies first: their layer stays when only our code changes.

@@ -6,8 +6,8 @@
 #
 # Untried as an image, for want of a container engine. A linter and tests/deploy check what can be checked without.
 FROM python:3.11-trixie AS build
-ARG UV_VERSION=0.13.9
-RUN pip install --no-cache-dir "uv==${UV_VERSION}"
+COPY deploy/tools.txt /tmp/tools.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/tools.txt
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /opt/recsys
 COPY pyproject.toml uv.lock ./

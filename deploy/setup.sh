@@ -34,10 +34,11 @@ find_python() {
 glibc_of() { "$1" -c 'import os; print((os.confstr("CS_GNU_LIBC_VERSION") or "none 0").split()[1])' 2>/dev/null || true; }
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
-install_tool() { # install_tool NAME: a PyPI package with a command of the same name, in .tools/venv
+install_tool() { # install_tool NAME: a package of deploy/tools.txt with a command of the same name, in .tools/venv
   if [ ! -x "$tools/venv/bin/$1" ]; then
+    awk -v name="$1==" 'index($0, name) == 1 { on = 1 } on { print } on && !/\\$/ { exit }' deploy/tools.txt > "$tools/$1.txt"
     [ -x "$tools/venv/bin/pip" ] || "$python" -m venv --clear "$tools/venv"
-    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "$1" 2> "$tools/pip.log" \
+    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$tools/$1.txt" 2> "$tools/pip.log" \
       || { cat "$tools/pip.log" >&2; fail "could not install $1 from PyPI"; }
   fi
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from aiohttp import web
@@ -68,10 +69,31 @@ async def _index(request: web.Request) -> web.Response:
             runs=known,
             now=time.time(),
             under_way=_going(config),
+            trends=trends(known),
             tensorboard=request.app[_TENSORBOARD],
         )
     )
     return web.Response(text=text, content_type="text/html")
+
+
+def trends(runs: Sequence[history.Run]) -> list[dict[str, Any]]:
+    """Return, of each metric that two runs or more have, its values over the runs: points of a line, oldest first.
+
+    Places are in per cent of the picture, from the left and from the top.
+    """
+    found = []
+    for metric, title in (("auc", "AUC"), ("logloss", "LogLoss"), ("calibration", "calibration")):
+        known = [(r, v) for r in reversed(runs) if (v := r.metrics.get(metric)) is not None]
+        if len(known) < 2:
+            continue
+        low, high = min(v for _, v in known), max(v for _, v in known)
+        points = [
+            {"run": run, "value": value, "x": 2 + 96 * place / (len(known) - 1),
+             "y": 50.0 if high == low else 92 - 84 * (value - low) / (high - low)}
+            for place, (run, value) in enumerate(known)
+        ]  # fmt: skip
+        found.append({"title": title, "low": low, "high": high, "points": points})
+    return found
 
 
 async def _report(request: web.Request) -> web.Response:

@@ -14,6 +14,11 @@ from typing import Any
 from serving.release import Release
 from serving.server.status import Code, ServingError
 
+PROMETHEUS_IMAGE = "prom/prometheus:v3.5.0"
+GRAFANA_IMAGE = "grafana/grafana:12.0.0"
+MONITORING_NAMESPACE = "monitoring"
+# Any number but root's: the server only reads.
+USER_ID = 10001
 METRICS_PATH = "/monitoring/prometheus/metrics"
 SHARED_METRICS = (
     ":tensorflow:serving:request_count",
@@ -45,6 +50,8 @@ class Deployment:
     max_batch_size: int = 128
     batch_timeout_micros: int = 1000
     p99_budget_ms: float = 50.0
+    # Ports of the Compose file on every address of the machine, not on loopback alone.
+    expose: bool = False
 
 
 def write(deployment: Deployment, folder: str | pathlib.Path) -> list[pathlib.Path]:
@@ -98,13 +105,17 @@ def server_flags(deployment: Deployment, config: str = "/config") -> list[str]:
 
 def compose(deployment: Deployment) -> dict[str, Any]:
     """A compose file: the server, Prometheus and Grafana. Versions keep their path inside the container."""
+
+    def published(*ports: int) -> list[str]:
+        return [f"{'' if deployment.expose else '127.0.0.1:'}{port}:{port}" for port in ports]
+
     mounted = [] if "://" in deployment.base_path else [f"{deployment.base_path}:{deployment.base_path}:ro"]
     return {
         "services": {
             "serving": {
                 "image": deployment.image,
                 "command": server_flags(deployment),
-                "ports": [f"{port}:{port}" for port in (deployment.grpc_port, deployment.rest_port)],
+                "ports": published(deployment.grpc_port, deployment.rest_port),
                 "volumes": [*mounted, ".:/config:ro"],
                 "restart": "unless-stopped",
                 "healthcheck": {
@@ -113,26 +124,32 @@ def compose(deployment: Deployment) -> dict[str, Any]:
                 },
             },
             "prometheus": {
-                "image": "prom/prometheus",
+                "image": PROMETHEUS_IMAGE,
                 "volumes": [
                     "./prometheus.yml:/etc/prometheus/prometheus.yml:ro",
                     "./alerts.yml:/etc/prometheus/alerts.yml:ro",
                 ],
-                "ports": ["9090:9090"],
+                "ports": published(9090),
             },
-            "grafana": {"image": "grafana/grafana", "ports": ["3000:3000"], "volumes": ["./grafana:/dashboards:ro"]},
+            "grafana": {"image": GRAFANA_IMAGE, "ports": published(3000), "volumes": ["./grafana:/dashboards:ro"]},
         }
     }
 
 
 def kubernetes(deployment: Deployment, models_config: str) -> list[dict[str, Any]]:
-    """A ConfigMap, a Deployment with readiness and resources, a Service and a disruption budget."""
+    """A ConfigMap, a Deployment with readiness and resources, a Service, a disruption budget and a network policy."""
     name = f"serving-{deployment.model}".replace("_", "-").lower()
     labels = {"app": name}
     bucket = "://" in deployment.base_path
     ready = {"httpGet": {"path": f"/v1/models/{deployment.model}", "port": deployment.rest_port}}
-    mounts: list[dict[str, Any]] = [{"name": "config", "mountPath": "/config"}]
-    volumes: list[dict[str, Any]] = [{"name": "config", "configMap": {"name": name}}]
+    mounts: list[dict[str, Any]] = [
+        {"name": "config", "mountPath": "/config"},
+        {"name": "scratch", "mountPath": "/tmp"},
+    ]
+    volumes: list[dict[str, Any]] = [
+        {"name": "config", "configMap": {"name": name}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
     if not bucket:
         mounts.append({"name": "models", "mountPath": deployment.base_path, "readOnly": True})
         volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": deployment.volume_claim}})
@@ -151,6 +168,23 @@ def kubernetes(deployment: Deployment, models_config: str) -> list[dict[str, Any
             "limits": {"memory": deployment.memory},
         },
         "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 45,
+        "automountServiceAccountToken": bucket,  # a bucket may be opened by the pod's identity
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
     }
     annotations = {
         "prometheus.io/scrape": "true",
@@ -174,7 +208,7 @@ def kubernetes(deployment: Deployment, models_config: str) -> list[dict[str, Any
                 "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
                 "template": {
                     "metadata": {"labels": labels, "annotations": annotations},
-                    "spec": {"terminationGracePeriodSeconds": 45, "containers": [container], "volumes": volumes},
+                    "spec": pod,
                 },
             },
         },
@@ -198,7 +232,31 @@ def kubernetes(deployment: Deployment, models_config: str) -> list[dict[str, Any
             "metadata": {"name": name},
             "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
         },
+        _network_policy(deployment, name, labels, bucket),
     ]
+
+
+def _network_policy(deployment: Deployment, name: str, labels: dict[str, str], bucket: bool) -> dict[str, Any]:
+    """Clients are pods of the same namespace, Prometheus may be in its own; the server itself calls nobody."""
+
+    def ports(*numbers: int) -> list[dict[str, Any]]:
+        return [{"protocol": "TCP", "port": number} for number in numbers]
+
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": MONITORING_NAMESPACE}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "podSelector": {"matchLabels": labels},
+            "policyTypes": ["Ingress"] if bucket else ["Ingress", "Egress"],  # a bucket is somewhere outside
+            "ingress": [
+                {"from": [{"podSelector": {}}], "ports": ports(deployment.grpc_port, deployment.rest_port)},
+                {"from": [monitoring], "ports": ports(deployment.rest_port)},
+            ],
+            **({} if bucket else {"egress": []}),
+        },
+    }
 
 
 def prometheus(deployment: Deployment) -> dict[str, Any]:

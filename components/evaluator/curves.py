@@ -12,13 +12,16 @@ from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 CURVES = (CALIBRATION_PLOT_NAME, CONFUSION_MATRIX_PLOT_NAME)  # under these names TFMA keeps both as one plot
 BUCKETS = 24
 THRESHOLDS = 48
+_SKEWED = 5  # the largest score is so many times the median
+_SMALLEST = 1e-4  # of the largest score: what is smaller is one bucket
 
 
 def curves(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Return CURVES of examples, arrays of shape [examples].
 
-    Buckets are equally wide from the smallest to the largest score, thresholds lie at quantiles of the scores: where
-    few labels are positive all scores are small, and a grid over [0, 1] would see nothing.
+    Buckets are equally wide from the smallest to the largest score; where most scores are small beside the largest, as
+    those of a rare label, equally wide on a log scale, or nearly all would be in the first. Thresholds lie at quantiles
+    of the scores: where few labels are positive all scores are small, and a grid over [0, 1] would see nothing.
     """
     labels, scores = labels.astype(np.float64), scores.astype(np.float64)
     return {CALIBRATION_PLOT_NAME: _buckets(labels, scores), CONFUSION_MATRIX_PLOT_NAME: _matrices(labels, scores)}
@@ -29,7 +32,11 @@ def _buckets(labels: np.ndarray, scores: np.ndarray) -> metrics_for_slice_pb2.Ca
     if not len(scores):
         return found
     low, high = scores.min(), np.nextafter(scores.max(), np.inf)
-    edges = np.linspace(low, high, BUCKETS + 1)
+    if 0 < _SKEWED * np.median(scores) < high:
+        edges = np.geomspace(max(low, high * _SMALLEST), high, BUCKETS + 1)
+        edges[0] = low
+    else:
+        edges = np.linspace(low, high, BUCKETS + 1)
     bucket = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, BUCKETS - 1)
     sums = [np.bincount(bucket, weights, BUCKETS) for weights in (None, labels, scores)]
     for index, (count, positives, predicted) in enumerate(zip(*sums, strict=True)):

@@ -9,12 +9,13 @@ from typing import Any
 
 from components.verdict import Direction, Reason
 from configs.gates import BLESSED, EACH_BASELINE, Gate, lower_is_better
+from configs.metrics import METRICS as OTHERS
 
 CANDIDATE = "candidate"
 OVERALL = "all"
 BEST = "blessed_best"  # the best of the models last blessed, where it is not the last one
 
-_RANKING = ("auc", "gauc", "ndcg10", "prauc")
+_RANKING = ("auc", "gauc", "prauc", *(name for name, metric in OTHERS.items() if metric.of_order))
 
 _TITLES = {BLESSED: "the model last blessed", BEST: "the best of the models last blessed"}
 

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from tensorflow_model_analysis.api import types
 
 from components.evaluator.gauc import wins
 from components.evaluator.logloss import log_losses
 from components.evaluator.prauc import area_under_precision_recall
+from configs.metrics import METRICS
 
 GROUPS = 20  # as many as TFMA's own jackknife takes
+FEWEST_USERS = 10  # of fewer there are no intervals
+_FEWEST_FREEDOM = 5  # with fewer an interval says nothing; benchmarks/intervals.py has what it covers so
 
 
-def leave_one_out(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Return metrics without each group of users in turn: arrays of shape [groups that have examples].
+@dataclass(frozen=True)
+class LeftOut:
+    """Metrics without each group of users in turn, arrays of shape [groups that have examples], and the degrees of
+    freedom that these groups are worth: None where there are fewer than FEWEST_USERS.
+    """
 
-    A user's examples depend on each other, so whole users are left out, `users` (hashes) by their remainder. All but
-    `prauc` come from sums a group, in one sort: what remains is the whole less what the group had part in.
+    samples: dict[str, np.ndarray]
+    freedom: int | None
+
+
+def leave_one_out(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> LeftOut:
+    """Return metrics without each group of users in turn.
+
+    A user's examples depend on each other, so whole users are left out. `users` are hashes. All core metrics
+    but `prauc` come from sums per group, in one sort: what remains is the whole less what the group had part in.
     """
     labels, scores = labels.astype(np.float64), scores.astype(np.float64)
-    group = (users % np.uint64(GROUPS)).astype(np.int64)
+    group, weights = deal(users)
     present = np.flatnonzero(np.bincount(group, minlength=GROUPS))
+    weights = weights[present]
 
     def rest(weights: np.ndarray | None = None) -> np.ndarray:
         sums = np.bincount(group, weights, GROUPS)
@@ -36,23 +52,50 @@ def leave_one_out(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> 
             "auc": _auc(group, labels, scores)[present],
             "gauc": _gauc(users, group, labels, scores)[present],
         }
+        # Satterthwaite: groups in which one user outweighs all others are worth fewer than they are.
+        freedom = np.square(weights.sum()) / np.square(weights).sum() - 1 if len(weights) else 0.0
+    for name, metric in METRICS.items():
+        if metric.intervals:
+            rows = [group != g for g in present]
+            found[name] = np.array([metric.compute(users[r], labels[r], scores[r]) for r in rows], np.float64)
     order = np.argsort(-scores, kind="stable")
     group, labels, scores = group[order], labels[order], scores[order]
     found["prauc"] = np.array(
         [area_under_precision_recall(labels[group != g], scores[group != g]) for g in present], np.float64
     )
-    return found
+    few = len(np.unique(users)) < FEWEST_USERS
+    return LeftOut(found, None if few else max(int(freedom), _FEWEST_FREEDOM))
 
 
-def with_interval(value: float, samples: np.ndarray | None) -> float | types.ValueWithTDistribution:
-    """Return `value` with what TFMA makes a 95 % interval of; alone where a sample is missing or undefined.
+def standard_error(samples: np.ndarray) -> float:
+    """Return the standard error of a metric, from the metric without each group.
 
     Delete-a-group jackknife (Wolter 2007, section 4.2): the variance is (g - 1) / g of the samples' sum of squares.
     """
-    if samples is None or len(samples) < 2 or not np.isfinite([value, *samples]).all():
+    return float(np.sqrt((len(samples) - 1) / len(samples) * np.square(samples - samples.mean()).sum()))
+
+
+def with_interval(
+    value: float, samples: np.ndarray | None, freedom: int | None
+) -> float | types.ValueWithTDistribution:
+    """Return `value` with what TFMA makes a 95 % interval of; alone where a sample is missing or undefined."""
+    if samples is None or freedom is None or len(samples) < 2 or not np.isfinite([value, *samples]).all():
         return value
-    error = float(np.sqrt((len(samples) - 1) / len(samples) * np.square(samples - samples.mean()).sum()))
-    return types.ValueWithTDistribution(value, error, len(samples) - 1, value)
+    return types.ValueWithTDistribution(value, standard_error(samples), freedom, value)
+
+
+def deal(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each example's group, and of each group the sum over its users of their squared numbers of examples.
+
+    Users are dealt out from the most active one on, there and back, so that groups are of nearly equal size: by hash
+    alone a few heavy users make some groups many times as large as others. The weight is what a group adds to the
+    variance where users' means vary alike.
+    """
+    _, user, sizes = np.unique(users, return_inverse=True, return_counts=True)
+    dealt = np.concatenate([np.arange(GROUPS), np.arange(GROUPS)[::-1]])
+    of_user = np.empty(len(sizes), np.int64)
+    of_user[np.argsort(-sizes, kind="stable")] = dealt[np.arange(len(sizes)) % len(dealt)]
+    return of_user[user], np.bincount(of_user, np.square(sizes.astype(np.float64)), GROUPS)
 
 
 def _auc(group: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

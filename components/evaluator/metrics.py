@@ -16,11 +16,15 @@ from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
 from components.evaluator.intervals import leave_one_out, with_interval
 from components.evaluator.logloss import log_losses
-from components.evaluator.ndcg import grouped_ndcg
 from components.evaluator.prauc import area_under_precision_recall
+from configs.metrics import METRICS as OTHERS
 
-METRICS = ("auc", "gauc", "ndcg10", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count")
-COMPARED = ("auc", "gauc", "prauc", "logloss", "calibration")
+METRICS = (
+    "auc", "gauc", "prauc", "logloss", "calibration", "mean_label", "mean_prediction", "example_count", *OTHERS,
+)  # fmt: skip
+COMPARED = (
+    "auc", "gauc", "prauc", "logloss", "calibration", *(name for name, metric in OTHERS.items() if metric.intervals),
+)  # fmt: skip
 
 Gathered = tuple[np.ndarray, np.ndarray, np.ndarray]  # hashed users and labels [examples], scores [models, examples]
 
@@ -40,13 +44,13 @@ def binary_metrics(users: np.ndarray, labels: np.ndarray, scores: np.ndarray) ->
     return {
         "auc": grouped_auc(np.zeros(count, np.int8), labels, scores),
         "gauc": grouped_auc(users, labels, scores),
-        "ndcg10": grouped_ndcg(users, labels, scores, 10),
         "prauc": area_under_precision_recall(labels, scores),
         "logloss": float(log_losses(labels, scores).mean()),
         "calibration": float(scores.sum() / positives) if positives else float("nan"),
         "mean_label": float(positives / count),
         "mean_prediction": float(scores.mean()),
         "example_count": float(count),
+        **{name: metric.compute(users, labels, scores) for name, metric in OTHERS.items()},
     }
 
 
@@ -150,18 +154,22 @@ class _Gather(beam.CombineFn):
     def extract_output(self, accumulator: list[Gathered]) -> dict[metric_types.MetricKey, Any]:
         users, labels, scores = _joined(accumulator, len(self._models))
         output: dict[metric_types.MetricKey, Any] = {}
-        values, samples = [], []
+        values, left_out = [], []
         for model, own in enumerate(scores):
             values.append(binary_metrics(users, labels, own))
-            samples.append(leave_one_out(users, labels, own))
+            left_out.append(leave_one_out(users, labels, own))
             for metric, key in self._keys.metrics[model].items():
-                output[key] = with_interval(values[model][metric], samples[model].get(metric))
+                output[key] = with_interval(
+                    values[model][metric], left_out[model].samples.get(metric), left_out[model].freedom
+                )
             drawn = curves(labels, own)
             output |= {key: drawn[curve] for curve, key in self._keys.curves[model].items()}
         for model, keys in enumerate(self._keys.differences, start=1):
             for metric, key in keys.items():
                 difference = values[0][metric] - values[model][metric]
-                output[key] = with_interval(difference, samples[0][metric] - samples[model][metric])
+                output[key] = with_interval(
+                    difference, left_out[0].samples[metric] - left_out[model].samples[metric], left_out[0].freedom
+                )
         return output
 
 

@@ -224,12 +224,14 @@ def summary(counts: Mapping[str, int]) -> str:
     """Return the counts in a line: rows a split, malformed rows, and the cold share of the test split."""
     rows = {split: counts.get(f"{split}.rows", 0) for split in SPLITS}
     test = max(rows["test"], 1)
+    twice = sum(counts.get(f"{split}.in_train", 0) for split in SPLITS[1:])
     return (
         f"{sum(rows.values()):,} rows: "
         + ", ".join(f"{split} {n:,}" for split, n in rows.items())
         + (f"; not positive, left out {counts['left_out']:,}" if counts.get("left_out") else "")
         + f"; malformed {counts.get('malformed', 0):,}; cold rows in test: "
         f"users {counts.get('test.cold_user', 0) / test:.1%}, items {counts.get('test.cold_item', 0) / test:.1%}"
+        + (f"; also in train, cell for cell: {twice:,} rows of eval and test" if twice else "")
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +16,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsSingleton
 
 from components.ingest import reading, splitting
+from components.ingest.batches import TogetherByUser, as_lists, by_bucket, committed, concat, cut
+from components.ingest.duplicates import straddling
 from components.ingest.files import LogFile, newest_span
 from components.ingest.history import AFTER, add_histories
 from components.ingest.rows import RowTyper
@@ -68,7 +68,7 @@ def build(
     rows = _split(read.rows, data, shards)
     if histories:
         if not data.split.within_users:  # which leaves a user's rows together
-            rows = rows | "RowsOfUsers" >> _TogetherByUser(data.user, shards)
+            rows = rows | "RowsOfUsers" >> TogetherByUser(data.user, shards)
         rows = rows | "Histories" >> beam.FlatMap(add_histories, data, histories)
     made = {*DERIVED_COLUMNS, POSITION_COLUMN, *(prefix + h.name for h in histories for prefix in ("", AFTER))}
     users = rows | "TrainUsers" >> _TrainCounts(data.user)
@@ -86,21 +86,20 @@ def build(
         kept = [column, *(c.name if c.length is None else AFTER + c.name for c in of_owner)]
         if owner == "item" and data.display and data.display not in kept:
             kept.append(data.display)
-        (
-            rows
-            | f"Latest {owner}" >> beam.FlatMap(_latest_by_bucket, column, kept, data.time, shards)
-            | f"Group {owner}" >> beam.GroupByKey()
-            | f"Write {owner}"
-            >> beam.ParDo(
-                _WriteCatalogue(f"{outputs.catalogue}/{owner}s", column, data.time, shards), AsSingleton(trained)
-            )
+        rows | f"Latest {owner}" >> _Catalogue(
+            f"{outputs.catalogue}/{owner}s", column, kept, data.time, shards, trained
         )
+    _write_counts(read, written, straddling(rows, data, made, shards), outputs)
 
+
+def _write_counts(read, written, twice, outputs: Outputs) -> None:
+    """Write how many rows of each kind there were, and the malformed ones."""
     counts = (
         (
             written,
             read.bad | "CountBad" >> beam.combiners.Count.Globally() | beam.Map(lambda n: {"malformed": n}),
             read.left_out | "CountLeftOut" >> beam.CombineGlobally(sum) | beam.Map(lambda n: {"left_out": n}),
+            twice,
         )
         | beam.Flatten()
         | "SumCounts" >> beam.CombineGlobally(_sum_counts)
@@ -171,44 +170,8 @@ def _split(rows, data: Data, shards: int):
             | "Cuts" >> beam.Map(splitting.time_cuts, data.split)
         )
         return rows | "SplitByTime" >> beam.Map(splitting.assign_by_time, data.time, AsSingleton(cuts))
-    together = rows | "Users" >> _TogetherByUser(data.user, shards)
+    together = rows | "Users" >> TogetherByUser(data.user, shards)
     return together | "SplitWithinUsers" >> beam.Map(splitting.assign_within_users, data)
-
-
-class _TogetherByUser(beam.PTransform):
-    """Batches that each hold all rows of their users."""
-
-    def __init__(self, user: str, buckets: int):
-        super().__init__()
-        self._user = user
-        self._buckets = buckets
-
-    def expand(self, rows):
-        return (
-            rows
-            | beam.FlatMap(_by_bucket, self._user, self._buckets)
-            | beam.GroupByKey()
-            | "Join" >> beam.MapTuple(lambda _, batches: _concat(batches))
-        )
-
-
-def _by_bucket(batch: pa.RecordBatch, column: str, buckets: int) -> Iterable[tuple[int, pa.RecordBatch]]:
-    """Cut a batch so that equal values of a column land in the same bucket."""
-    yield from _cut(batch, (splitting.stable_hash(batch.column(column)) % np.uint64(buckets)).astype(np.int64))
-
-
-def _cut(batch: pa.RecordBatch, keys: np.ndarray) -> Iterable[tuple[int, pa.RecordBatch]]:
-    order = np.argsort(keys, kind="stable")
-    found, starts = np.unique(keys[order], return_index=True)
-    ends = np.append(starts[1:], len(keys))
-    for key, start, end in zip(found, starts, ends, strict=True):
-        yield int(key), batch.take(pa.array(order[start:end]))
-
-
-def _concat(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    # One batch or an error: Arrow starts another where one would hold over 2 GB of text.
-    (batch,) = pa.Table.from_batches(list(batches)).combine_chunks().to_batches()
-    return batch
 
 
 class _TrainCounts(beam.PTransform):
@@ -270,7 +233,7 @@ def _by_shard(batch: pa.RecordBatch, shards: int, made: set[str]) -> Iterable[tu
     keys = batch.column(SPLIT_COLUMN).to_numpy().astype(np.int64) * shards + (hashes % np.uint64(shards)).astype(
         np.int64
     )
-    for key, part in _cut(batch, keys):
+    for key, part in cut(batch, keys):
         yield divmod(key, shards), part
 
 
@@ -288,7 +251,7 @@ class _WriteShard(beam.DoFn):
         from components.examples import record_writer
 
         (split_index, shard), batches = element
-        batch = _concat(batches)
+        batch = concat(batches)
         split = SPLITS[split_index]
         batch = batch.take(pa.array(np.argsort(batch.column(ROW_HASH_COLUMN).to_numpy(), kind="stable")))
         columns = [c for c in batch.schema.names if not c.startswith("__")]
@@ -296,7 +259,7 @@ class _WriteShard(beam.DoFn):
             pa.RecordBatch.from_arrays([as_lists(batch.column(c)) for c in columns], names=columns)
         )
         path = f"{self._folders[split]}/data_tfrecord-{shard:05d}-of-{self._shards:05d}.gz"
-        with _committed(path) as temporary, record_writer(temporary) as writer:
+        with committed(path) as temporary, record_writer(temporary) as writer:
             for example in encoded:
                 writer.write(example)
         counts = {
@@ -311,19 +274,9 @@ class _WriteShard(beam.DoFn):
         yield {f"{split}.{name}": n for name, n in counts.items()}
 
 
-def as_lists(column: pa.Array) -> pa.Array:
-    """Return a column of lists as tf.train.Example has them: a missing cell is an empty list."""
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.binary())
-    if pa.types.is_list(column.type):
-        return column.cast(pa.list_(pa.binary()))
-    offsets = np.append(0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False)))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column.drop_null())
-
-
 def _latest_by_bucket(batch: pa.RecordBatch, column: str, kept: list[str], time: str | None, buckets: int):
     batch = batch.select(list(dict.fromkeys([*kept, *([time] if time else [])])))
-    yield from _by_bucket(_latest(batch, column, time), column, buckets)
+    yield from by_bucket(_latest(batch, column, time), column, buckets)
 
 
 def _latest(batch: pa.RecordBatch, column: str, time: str | None) -> pa.RecordBatch:
@@ -333,6 +286,25 @@ def _latest(batch: pa.RecordBatch, column: str, time: str | None) -> pa.RecordBa
     order = np.lexsort((splitting.row_hash(batch), *times, ids))
     last = np.append(ids[order][1:] != ids[order][:-1], True)[: len(ids)]
     return batch.take(pa.array(order[last]))
+
+
+class _Catalogue(beam.PTransform):
+    """Writes each id's newest columns, in files by a hash of the id."""
+
+    def __init__(self, folder: str, column: str, kept: list[str], time: str | None, shards: int, trained):
+        super().__init__()
+        self._folder, self._column, self._kept, self._time = folder, column, kept, time
+        self._shards, self._trained = shards, trained
+
+    def expand(self, rows):
+        return (
+            rows
+            | beam.FlatMap(_latest_by_bucket, self._column, self._kept, self._time, self._shards)
+            | beam.GroupByKey()
+            | beam.ParDo(
+                _WriteCatalogue(self._folder, self._column, self._time, self._shards), AsSingleton(self._trained)
+            )
+        )
 
 
 class _WriteCatalogue(beam.DoFn):
@@ -346,36 +318,14 @@ class _WriteCatalogue(beam.DoFn):
 
     def process(self, element, trained):
         bucket, batches = element
-        batch = _concat(batches)
+        batch = concat(batches)
         path = f"{self._folder}/part-{bucket:05d}-of-{self._shards:05d}.parquet"
         table = pa.Table.from_batches([_latest(batch, self._column, self._time)]).sort_by(self._column)
         table = table.rename_columns([name.removeprefix(AFTER) for name in table.column_names])
         events = pa.array(_counts_of(table.column(self._column).combine_chunks(), *trained))
         table = table.append_column(TRAIN_EVENTS, events)
-        with _committed(path) as temporary, FileSystems.create(temporary) as stream:
+        with committed(path) as temporary, FileSystems.create(temporary) as stream:
             pyarrow.parquet.write_table(table, stream)
-
-
-class _committed:  # noqa: N801
-    """A name to write under; the file takes its real name only when it is whole."""
-
-    def __init__(self, path: str):
-        self._path = path
-        self._temporary = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}.{os.path.basename(path)}"
-
-    def __enter__(self) -> str:
-        folder = os.path.dirname(self._path)
-        try:
-            if not FileSystems.exists(folder):
-                FileSystems.mkdirs(folder)
-        except OSError:
-            if not FileSystems.exists(folder):  # else another worker was quicker
-                raise
-        return self._temporary
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            FileSystems.rename([self._temporary], [self._path])
 
 
 def _sum_counts(parts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -8,19 +8,24 @@ from typing import Any
 from components.evaluator.gates import CANDIDATE, OVERALL
 from components.report.change import config_change
 from components.report.order import MOST_ROWS, badness
-from components.report.page import METRIC_TITLES, environment
+from components.report.page import METRIC_TITLES, environment, titles_of
 
 
 def render(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the page that compares the facts of two reports; differences are `now` less `before`."""
-    metric = now["metric"] if now["metric"] in METRIC_TITLES else "auc"
+    metrics = METRIC_TITLES
+    then, today = overall = [_slices(run).get(OVERALL) for run in (before, now)]
+    if then and today:
+        binary, lists = titles_of(today)
+        metrics = {m: t for m, t in (binary | lists).items() if m in then["metrics"][CANDIDATE]} or METRIC_TITLES
+    metric = now["metric"] if now["metric"] in metrics else next(iter(metrics))
     return (
         environment()
         .get_template("compare.html.j2")
         .render(
             runs=(before, now),
-            overall=[_slices(run).get(OVERALL) for run in (before, now)],
-            metrics=METRIC_TITLES,
+            overall=overall,
+            metrics=metrics,
             metric=metric,
             rows=slice_changes(before, now, metric)[:MOST_ROWS],
             features=feature_changes(before, now),
@@ -37,7 +42,7 @@ def slice_changes(before: Mapping[str, Any], now: Mapping[str, Any], metric: str
     for name in new:
         if name == OVERALL or name not in old:
             continue
-        values = [run[name]["metrics"][CANDIDATE][metric][0] for run in (old, new)]
+        values = [run[name]["metrics"][CANDIDATE].get(metric, [None])[0] for run in (old, new)]
         if None in values:
             continue
         lost = badness(metric, values[1]) - badness(metric, values[0])

@@ -15,6 +15,7 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from components import profiles
 from components.artifacts import DataBlessing, IngestReport, RunReport
 from components.evaluator.gates import CANDIDATE, OVERALL
 from components.report import change, data, lineage, order, page, slices, training, verdict
@@ -150,6 +151,10 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "config": change.config_text(properties["config"]),
         "previous": _previous(history["previous"]),
     }
+    rows = {split: n["rows"] for split, n in counted["splits"].items()} if counted else {}
+    for entry in facts["nodes"]:
+        if entry.get(profiles.PROPERTY):
+            entry[profiles.PROPERTY] = profiles.with_rows(entry[profiles.PROPERTY], entry["node"], rows)
     if facts["previous"]:
         facts["config_change"] = change.config_change(facts["previous"].pop("config"), facts["config"])
     curves: dict[str, Any] = {}
@@ -190,4 +195,5 @@ def _previous(folder: str | None) -> dict[str, Any] | None:
         "state": facts["outcome"]["state"],
         "metrics": overall["metrics"][CANDIDATE] if overall else None,
         "config": facts["config"],
+        "profiles": profiles.by_node(facts["nodes"]),
     }

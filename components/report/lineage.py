@@ -14,6 +14,7 @@ from tfx.orchestration.portable.mlmd import event_lib
 
 from components.artifacts import RunReport
 from components.outcomes import NodeState
+from components.profiles import PROPERTY
 from components.versions import manifest_of, versions
 
 REPORT_JSON = "report.json"
@@ -47,6 +48,8 @@ def node_history(store: Any, pipeline: str, run: str, nodes: Sequence[str]) -> l
                 "seconds": (last.last_update_time_since_epoch - last.create_time_since_epoch) / 1000,
                 "started": last.create_time_since_epoch / 1000,
             }
+            if PROPERTY in last.custom_properties:
+                entry[PROPERTY] = json.loads(last.custom_properties[PROPERTY].string_value)
             if "error" in last.custom_properties:
                 entry["error"] = last.custom_properties["error"].string_value
                 entry["refused"] = bool(last.custom_properties["refused"].int_value)

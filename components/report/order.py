@@ -31,7 +31,7 @@ def worst_first(
     def rank(name: str) -> tuple:
         if name in failed:
             return 0, failed[name], name
-        value = slices[name]["metrics"][CANDIDATE][metric][0]
+        value = slices[name]["metrics"][CANDIDATE].get(metric, [None])[0]
         if value is None:
             return 3, 0.0, name
         return (2 if slices[name]["few"] else 1), -badness(metric, value), name

@@ -96,6 +96,18 @@
     });
   }
 
+  // Neighbouring buckets as one, until each has positives enough to say where it is: [examples, positives, sum of scores].
+  function joined(buckets) {
+    const least = Math.max(10, buckets.reduce((sum, b) => sum + b[3], 0) / 15), found = [];
+    let open = [0, 0, 0];
+    for (const [, , count, positive, predicted] of buckets) {
+      open = [open[0] + count, open[1] + positive, open[2] + predicted];
+      if (open[1] >= least) { found.push(open); open = [0, 0, 0]; }
+    }
+    if (open[0]) found.push(found.length ? found.pop().map((v, i) => v + open[i]) : open);
+    return found;
+  }
+
   function curves(slice) {
     const drawn = island.curves[slice];
     if (!drawn) return;
@@ -103,9 +115,9 @@
     const domain = known.map((m) => m.title);
     const calibration = [], histogram = [], roc = [], pr = [];
     for (const { name, title } of known) {
-      for (const [low, high, count, positive, predicted] of drawn[name].buckets) {
-        if (count) calibration.push({ series: title, score: predicted / count, share: positive / count, examples: count });
-        if (name === "candidate") for (const [label, n] of [["positive", positive], ["negative", count - positive]]) histogram.push({ low, high, label, examples: n });
+      for (const [count, positive, predicted] of joined(drawn[name].buckets)) calibration.push({ series: title, score: predicted / count, share: positive / count, examples: count, positives: positive });
+      for (const [low, high, count, positive] of drawn[name].buckets) {
+        if (name === "candidate") for (const [label, n, from] of [["positive", positive, 0], ["negative", count - positive, positive]]) histogram.push({ low, high, label, examples: n, from, to: from + n });
       }
       for (const [threshold, tp, fp, tn, fn] of drawn[name].matrices) {
         if (tp + fn && fp + tn) roc.push({ series: title, threshold, fpr: fp / (fp + tn), tpr: tp / (tp + fn) });
@@ -113,17 +125,21 @@
       }
     }
     const top = Math.max(1e-9, ...calibration.map((p) => Math.max(p.score, p.share)));
-    const unit = { scale: { domain: [0, 1] } }, toTop = { scale: { domain: [0, top], nice: true } };
-    const diagonal = (end) => ({ mark: { type: "line", strokeDash: [4, 4], color: "#8b949e" }, data: { values: [{ a: 0, b: 0 }, { a: end, b: end }] }, encoding: { x: { field: "a", type: "quantitative" }, y: { field: "b", type: "quantitative" } } });
-    draw($("calibration"), { data: { values: calibration }, layer: [diagonal(top), { mark: { type: "line", point: { size: 25 } }, encoding: { x: { field: "score", ...number("mean score", toTop) }, y: { field: "share", ...number("share of positives", toTop) }, color: color(domain), tooltip: [{ field: "series" }, { field: "score", format: ".3f" }, { field: "share", format: ".3f" }, { field: "examples", format: "," }] } }] });
-    draw($("histogram"), { data: { values: histogram }, mark: { type: "bar", binSpacing: 1 }, encoding: { x: { field: "low", bin: { binned: true }, ...number("score") }, x2: { field: "high" }, y: { field: "examples", ...number("examples", { stack: true }) }, color: { field: "label", type: "nominal", scale: { domain: ["positive", "negative"], range: ["#2f7de1", "#9aa3ad"] }, legend: {} }, tooltip: [{ field: "low", format: ".3f" }, { field: "high", format: ".3f" }, { field: "label" }, { field: "examples", format: "," }] } });
+    const least = Math.min(...calibration.map((p) => Math.min(p.score, p.share)));
+    const log = least > 0 && top / least > 20, buckets = drawn.candidate.buckets, wide = (b) => b[1] - b[0];
+    const toTop = { scale: log ? { type: "log", domain: [least * 0.8, top * 1.2], nice: false } : { domain: [0, top], nice: true }, axis: { format: "~g", ...(log ? { tickCount: 4 } : {}) } };
+    const unit = { scale: { domain: [0, 1] } };
+    const byLog = buckets.length > 1 && buckets[0][0] > 0 && wide(buckets.at(-1)) > 3 * wide(buckets[0]);
+    const diagonal = (end, start = 0) => ({ mark: { type: "line", strokeDash: [4, 4], color: "#8b949e" }, data: { values: [{ a: start, b: start }, { a: end, b: end }] }, encoding: { x: { field: "a", type: "quantitative" }, y: { field: "b", type: "quantitative" } } });
+    draw($("calibration"), { data: { values: calibration }, layer: [diagonal(top, log ? least : 0), { mark: { type: "line", point: { size: 40 } }, encoding: { x: { field: "score", ...number("mean score", toTop) }, y: { field: "share", ...number("share of positives", toTop) }, color: color(domain), tooltip: [{ field: "series" }, { field: "score", format: ".3f" }, { field: "share", format: ".3f" }, { field: "examples", format: "," }, { field: "positives", format: "," }] } }] });
+    draw($("histogram"), { data: { values: histogram }, mark: { type: "rect", stroke: "var(--paper)", strokeWidth: 0.5 }, encoding: { x: { field: "low", ...(byLog ? number("score", { scale: { type: "log", nice: false }, axis: { format: "~g", tickCount: 4 } }) : number("score")) }, x2: { field: "high" }, y: { field: "from", ...number("examples") }, y2: { field: "to" }, color: { field: "label", type: "nominal", scale: { domain: ["positive", "negative"], range: ["#2f7de1", "#9aa3ad"] }, legend: {} }, tooltip: [{ field: "low", format: ".3f" }, { field: "high", format: ".3f" }, { field: "label" }, { field: "examples", format: "," }] } });
     draw($("roc"), { data: { values: roc }, layer: [diagonal(1), { mark: "line", encoding: { x: { field: "fpr", ...number("false positive rate", unit) }, y: { field: "tpr", ...number("true positive rate", unit) }, order: { field: "fpr" }, color: color(domain) } }] });
     draw($("pr"), { data: { values: pr }, mark: "line", encoding: { x: { field: "recall", ...number("recall", unit) }, y: { field: "precision", ...number("precision", unit) }, order: { field: "recall" }, color: color(domain) } });
     const table = $("calibration-table"), format = (v, digits = 4) => v === null || Number.isNaN(v) ? "–" : v.toFixed(digits);
     table.caption.firstElementChild.textContent = `This run's model on ${slice === "all" ? "all examples" : slice}.`;
     table.tBodies[0].replaceChildren(...drawn.candidate.buckets.filter((b) => b[2]).map((b) => {
-      const row = document.createElement("tr");
-      for (const text of [format(b[0]), format(b[1]), format(b[2], 0), format(b[4] / b[2]), format(b[3] / b[2])]) { const cell = row.insertCell(); cell.className = "r"; cell.textContent = text; }
+      const row = document.createElement("tr"), digits = byLog ? 6 : 4;
+      for (const text of [format(b[0], digits), format(b[1], digits), format(b[2], 0), format(b[4] / b[2], digits), format(b[3] / b[2], digits)]) { const cell = row.insertCell(); cell.className = "r"; cell.textContent = text; }
       return row;
     }));
   }
@@ -167,7 +183,7 @@
     const overall = document.querySelector("p > [data-slice=all]");
     const choose = () => {
       table.dataset.metric = metric.value;
-      for (const figure of overall.children) figure.hidden = !figure.classList.contains("m-" + metric.value);
+      for (const figure of overall.children) figure.hidden = !figure.classList.contains("m-" + metric.value.replace("@", "-at-"));
       bySize(metric.value);
     };
     metric.addEventListener("change", choose);

@@ -13,8 +13,9 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from components.evaluator.gates import BEST, CANDIDATE, OVERALL
+from components.evaluator.ranking.metrics import metric_title
 from components.report.order import FEW_EXAMPLES, FEW_LABELS, MOST_ROWS
-from configs.gates import BLESSED, lower_is_better
+from configs.gates import BLESSED, at_k, lower_is_better, undirected
 
 METRIC_TITLES = {
     "auc": "AUC",
@@ -26,16 +27,29 @@ METRIC_TITLES = {
 _FOLDER = Path(__file__).parent
 
 
+_LISTS_SHOWN = ("ndcg", "recall", "hit_rate", "mrr")  # of slices; the rest is of whole lists or of two stages
+
+
+def titles_of(overall: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the titles of the metrics of a run: of examples, those that could be computed, and of lists."""
+    own = overall["metrics"][CANDIDATE] if overall else {}
+    binary = {m: title for m, title in METRIC_TITLES.items() if own.get(m, [None])[0] is not None}
+    return binary or METRIC_TITLES, {m: metric_title(m) for m in own if at_k(m)}
+
+
 def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
     """Return the page of a run."""
     rows = facts["slices"][1:]
     overall = facts["slices"][0] if facts["slices"] else None
     shown = rows[:MOST_ROWS]
-    metric = facts["metric"] if facts["metric"] in METRIC_TITLES else "auc"
+    binary, lists = titles_of(overall)
+    titles = binary | {m: t for m, t in lists.items() if m.partition("@")[0] in _LISTS_SHOWN}
+    metric = facts["metric"] if facts["metric"] in titles else next(iter(titles))
+    tiles = [m for m in ("auc", "gauc", "logloss", "calibration") if m in binary and overall]
     island = {
         "metric": metric,
         "models": [{"name": m, "title": model_title(m)} for m in facts["models"]],
-        "titles": METRIC_TITLES,
+        "titles": titles,
         "slices": [_drawn_slice(s, facts["gates"]) for s in shown],
         "overall": overall["metrics"][CANDIDATE] if overall else None,
         "curves": curves,
@@ -54,7 +68,10 @@ def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
             failed={j["slice"] for j in facts["gates"] if not j["passed"]},
             judged={j["slice"] for j in facts["gates"]},
             with_curves=list(curves),
-            metrics=METRIC_TITLES,
+            metrics=titles,
+            binary=binary,
+            lists=lists,
+            tiles=[*tiles, *[m for m in titles if m in lists][:2]],
             metric=metric,
             few=(FEW_EXAMPLES, FEW_LABELS),
             island=island,
@@ -77,6 +94,7 @@ def environment() -> jinja2.Environment:
         "model_title": model_title,
         "moment": moment,
         "worse": worse,
+        "as_class": lambda metric: metric.replace("@", "-at-"),
         "slice_title": lambda name: "all examples" if name == OVERALL else name,
         "codes": codes,
     }
@@ -101,7 +119,7 @@ def moment(seconds: float | None) -> str:
 def worse(metric: str, difference: list[float | None]) -> str:
     """Return how the candidate compares: `better`, `worse`, `unclear` where the interval holds 0, or nothing known."""
     value, low, high = difference
-    if value is None or low is None or high is None or metric == "calibration":
+    if value is None or low is None or high is None or undirected(metric):
         return ""
     if low <= 0 <= high:
         return "unclear"

@@ -10,6 +10,7 @@ from components.evaluator.component import load_result
 from components.evaluator.gates import slice_name
 from components.evaluator.metrics import COMPARED
 from components.report.order import FEW_EXAMPLES, FEW_LABELS
+from configs.gates import at_k
 
 Estimate = list[float | None]  # value, lower and upper bound; None where TFMA has none
 
@@ -28,19 +29,22 @@ def read_slices(folder: str, models: Sequence[str]) -> dict[str, dict[str, Any]]
                 name, {"name": name, "columns": [c for c, _ in key], "metrics": {}, "differences": {}, "curves": {}}
             )
             values = next(iter(next(iter(outputs.values())).values()))
-            slice_["metrics"][model] = {metric: estimate(values.get(metric)) for metric in COMPARED}
+            of_lists = [metric for metric in values if at_k(metric)]
+            slice_["metrics"][model] = {metric: estimate(values.get(metric)) for metric in (*COMPARED, *of_lists)}
             if model == models[0]:
                 slice_["examples"] = int(estimate(values["example_count"])[0] or 0)
                 mean = estimate(values["mean_label"])[0]
                 slice_["positives"] = round(slice_["examples"] * (mean or 0.0))
+                slice_["ranked_users"] = estimate(values.get("ranked_users"))[0]
             else:
-                slice_["differences"][model] = {m: estimate(values.get(f"{m}_diff")) for m in COMPARED}
+                slice_["differences"][model] = {m: estimate(values.get(f"{m}_diff")) for m in (*COMPARED, *of_lists)}
         for key, outputs in result.plots:
             name = slice_name([c for c, _ in key], [_text(v) for _, v in key])
             slices[name]["curves"][model] = _curves(next(iter(next(iter(outputs.values())).values())))
+    one_label = all(slice_["examples"] == slice_["positives"] for slice_ in slices.values())
     for slice_ in slices.values():
-        negatives = slice_["examples"] - slice_["positives"]
-        slice_["few"] = slice_["examples"] < FEW_EXAMPLES or min(slice_["positives"], negatives) < FEW_LABELS
+        labels = (slice_["positives"], slice_["examples"] - slice_["positives"])
+        slice_["few"] = slice_["examples"] < FEW_EXAMPLES or (min(labels) < FEW_LABELS and not one_label)
     return slices
 
 

@@ -49,25 +49,25 @@ def train_best(
     folder = Path(job.log_folder) / "family"
     began = time.monotonic()
     tried: list[Tried] = []
-    left_out: dict[str, str] = {}
+    left_out: list[dict[str, str]] = []
     budget = family.budget_seconds
-    for model in family.family:
+    for number, model in enumerate(family.family):
         left = budget - (time.monotonic() - began)
         # The next one is richer than the last: it takes at least as long.
         if tried and left < max(t.seconds for t in tried):
-            left_out[model.type] = f"{left:.0f} s of {family.budget} were left"
-            report(f"{model.type}: left out, {left_out[model.type]}")
+            left_out.append({"model": model.type, "why": f"{max(left, 0):.0f} s of {family.budget} were left"})
+            report(f"{model.type}: left out, {left_out[-1]['why']}")
             continue
         try:
-            tried.append(_try(_job_of(model, job, folder / model.type, left), train_one))
+            tried.append(_try(_job_of(model, job, folder / f"{number}-{model.type}", left), train_one))
         except MissingFeatureError as error:
-            left_out[model.type] = str(error)
+            left_out.append({"model": model.type, "why": str(error)})
             report(f"{model.type}: left out, {error}")
             continue
         report(f"{model.type}: eval AUC {tried[-1].history['eval_auc']:.4f}, "
                f"LogLoss {tried[-1].history['eval_logloss']:.4f}, {tried[-1].seconds:.0f} s")  # fmt: skip
     if not tried:
-        raise MissingFeatureError("; ".join(left_out.values()))
+        raise MissingFeatureError("; ".join(each["why"] for each in left_out))
     best = choose(tried)
     report(f"chosen: {best.name}, of {len(tried)} tried")
     history = best.history | {

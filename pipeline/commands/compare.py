@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, console_on, logged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,10 +40,8 @@ def compare(
     The steps up to Transform are run first, or taken from cache; no model is kept or pushed. Choose by eval: what was
     chosen by test says nothing of how it will do.
     """
-    from rich.console import Console
 
     from configs import ConfigError, load_config
-    from pipeline.quiet import quiet
 
     settings = load_config(config, set_ or [])
     try:
@@ -54,9 +51,8 @@ def compare(
     if min(drawn) < 0 or len(set(drawn)) < len(drawn):
         raise ConfigError(f"--seeds {seeds}: expected different numbers from 0")
     names = [name.strip() for name in models.split(",") if name.strip()]
-    log = f"{settings.runs_folder}/logs/compare-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
-    with quiet(log) as terminal:
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=as_json)
+    with logged(settings, "compare-") as (log, terminal):
+        console = console_on(terminal, silent=as_json)
         console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with console.status("loading TensorFlow") as status:
             from components.contest import counted, entries, measure

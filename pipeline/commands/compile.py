@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides
 
 app = typer.Typer(help="Write the pipeline for an orchestrator.", no_args_is_help=True)
 

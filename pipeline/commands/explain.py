@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 
 def explain(
@@ -25,11 +25,7 @@ def explain(
     """
     from rich.console import Console
 
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/explain.log") as terminal:
+    with command(config, set_, "explain") as (settings, terminal):
         from components.catalogue import Catalogue, newest_version
         from pipeline.explanation import explain as explained
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 
 def gc(
@@ -30,11 +30,7 @@ def gc(
     from rich.filesize import decimal
     from rich.table import Table
 
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/gc.log") as terminal:
+    with command(config, set_, "gc") as (settings, terminal):
         from pipeline.running.leftovers import find, free
         from pipeline.running.locks import whole_folder
         from pipeline.running.store import store_exists

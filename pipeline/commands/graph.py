@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 
 def graph(
@@ -20,11 +20,7 @@ def graph(
     set_: Overrides = None,
 ) -> None:
     """Show the nodes of a config's pipeline, what each is, and which nodes it waits for."""
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/graph.log") as terminal:
+    with command(config, set_, "graph") as (settings, terminal):
         from pipeline.graph.plan import path_beside, plan, text
 
         drawn = plan(settings)

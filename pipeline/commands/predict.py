@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 if TYPE_CHECKING:
     from configs import Config
@@ -40,12 +40,8 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
     exclude = exclude or []
-    with quiet(f"{settings.runs_folder}/logs/predict.log") as terminal:
+    with command(config, set_, "predict") as (settings, terminal):
         from components.catalogue import Catalogue, newest_version
         from components.versions import signatures_of
         from models.recommend import RECOMMEND
@@ -59,7 +55,8 @@ def predict(
         one = {name: [value] for name, value in {settings.data.user: user, **(known or {}), **given}.items()}
         asked = {name: value for name, value in one.items() if name in settings.raw_columns}
         with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
-            if RECOMMEND in signatures_of(newest):
+            recommends = RECOMMEND in signatures_of(newest)
+            if recommends:
                 left_out = {"exclude": [exclude]} if exclude else {}
                 prediction = client.predict({**asked, "k": [top], **left_out}, signature=RECOMMEND)
                 found = zip(*(prediction.outputs[name][0] for name in ("items", "scores")), strict=True)
@@ -92,7 +89,8 @@ def predict(
             table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
         console.print(table)
         version = prediction.version or label or "served"
-        console.print(f"best of {len(items.ids):,} items, says {settings.model_name} version {version}")
+        among = "" if recommends else f"best of {len(items.ids):,} items, "
+        console.print(f"{among}{'recommended by' if recommends else 'says'} {settings.model_name} version {version}")
 
 
 def _who(known: Mapping[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs import Config, ConfigError, load_config
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides
 
 if TYPE_CHECKING:
     from serving.release import Release, Standing

@@ -7,12 +7,12 @@ import re
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.outcomes import ExitCode, NodeId, NodeState
+from pipeline.commands.context import ConfigPath, Overrides, console_on, logged
 from pipeline.quiet import quiet
 
 if TYPE_CHECKING:
@@ -20,32 +20,36 @@ if TYPE_CHECKING:
 
     from pipeline.running.nodes import Outcome
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The recommender's YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the config.")
-]
 Span = Annotated[
     str | None,
     typer.Option(metavar="SPAN", help="The day or number to run for, where logs come in spans; default: the newest."),
 ]
 
 
-def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
+def run(
+    config: ConfigPath,
+    set_: Overrides = None,
+    span: Span = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile", help="Measure time, CPU, memory and bytes of each step, shown here and in the report."
+        ),
+    ] = False,
+) -> None:
     """Run everything: read the logs, judge them, train, judge the model, push it.
 
     Steps whose inputs, code and config did not change are taken from cache. A run that was killed goes on where it
     was when it is called again.
     """
-    from rich.console import Console
 
     from components.refusal import RefusedError
     from configs import load_config
 
     settings = load_config(config, [*(set_ or []), *of_span(span)])
-    log = f"{settings.runs_folder}/logs/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
     began = time.monotonic()
-    with quiet(log) as terminal:
-        screen = _Screen(Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty()))
+    with logged(settings) as (log, terminal):
+        screen = _Screen(console_on(terminal))
         screen.console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with screen.waiting("loading TFX"):
             from pipeline.running.locks import BusyError
@@ -54,12 +58,13 @@ def run(config: ConfigPath, set_: Overrides = None, span: Span = None) -> None:
 
         watcher = Watcher(screen.started, screen.said, screen.ended, screen.failed, screen.cleaned)
         try:
-            result = run_all(settings, watcher)
+            result = run_all(settings, watcher, profile=profile)
         except Exception as error:
             if isinstance(error, RefusedError) and NodeId.EVALUATOR in screen.outcomes:
                 # What the refused model is like is what its maker asks next.
                 _metrics(screen.console, settings, screen.outcomes)
             if not isinstance(error, BusyError):  # which says nothing of this run: it never began
+                _profile(screen.console, screen.outcomes)
                 _report(screen.console, screen.outcomes)
             raise
         finally:
@@ -240,6 +245,43 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     )
 
 
+def _profile(console: Console, outcomes: dict[str, Outcome]) -> None:
+    """Print what the nodes took, where that was measured."""
+    from rich.table import Table
+
+    from components.profiles import with_rows
+    from pipeline.running.summaries import counts
+
+    measured = {node: o.profile for node, o in outcomes.items() if o.profile}
+    if not measured:
+        return
+    tally = counts(outcomes[NodeId.INGEST]) if NodeId.INGEST in outcomes else {}
+    rows = {split: tally.get(f"{split}.rows", 0) for split in ("train", "eval", "test")}
+    columns = ("profile", "seconds", "CPU s", "rows/s", "peak MiB", "read MiB", "written MiB")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == columns[0] else "right"
+    steps: list[str] = []
+    for node, profile in measured.items():
+        full = with_rows(profile, node, rows)
+        table.add_row(
+            node,
+            f"{full['seconds']:.1f}",
+            f"{full['cpu']:.1f}",
+            "" if full["rows_per_second"] is None else f"{full['rows_per_second']:,}",
+            *("" if full[f] is None else f"{full[f] / 2**20:,.1f}" for f in ("peak", "read", "written")),
+        )
+        steps += [
+            f"  {node}: {step['step']} {step['seconds']:.1f} s" for step in full["steps"] if step["seconds"] >= 0.1
+        ]
+    console.print()
+    console.print(table)
+    if steps:
+        console.print("\n[bold]Beam steps[/bold]")
+        console.print("\n".join(steps), markup=False)
+
+
 def _report(console: Console, outcomes: dict[str, Outcome]) -> None:
     """Print where the run's page is, or that there is none."""
     if NodeId.REPORT in outcomes:
@@ -259,15 +301,20 @@ def _closing(console: Console, settings: Any, result: Any, seconds: float) -> No
     console.print("\n[bold]gates[/bold]")
     for judgement in judged["judgements"]:
         mark = "[green]holds[/green]" if judgement["passed"] else "[red]fails[/red]"
+        if not judgement.get("judged", True):
+            mark = "[yellow]  -  [/yellow]"
         console.print(
             f"  {mark}  {escape(judgement['gate'])}  ({escape(judgement['slice'])}: {escape(judgement['why'])})"
         )
     if not judged["judgements"]:
         console.print("  none in the config: every model is blessed")
+    for note in judged.get("notes", []):
+        console.print(f"\n[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     pushed = result.outcomes[NodeId.PUSHER].outputs["pushed_model"][0].custom_properties
     served = (
         pushed["pushed_destination"].string_value if "pushed_destination" in pushed else pushed["summary"].string_value
     )
+    _profile(console, result.outcomes)
     console.print(f"\nserved model  {served}")
     console.print(f"artifacts     {settings.runs_folder}/artifacts")
     _report(console, result.outcomes)

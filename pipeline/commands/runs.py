@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.outcomes import RunState
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides
 
 if TYPE_CHECKING:
     from pipeline.running.history import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 app = typer.Typer(help="Compare the curated schema with the newest data, and accept changes.", no_args_is_help=True)
 
@@ -12,11 +12,7 @@ app = typer.Typer(help="Compare the curated schema with the newest data, and acc
 @app.command()
 def diff(config: ConfigPath, set_: Overrides = None) -> None:
     """Show how the newest data's schema differs from the curated one. Exit code 3 where it does."""
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/schema.log") as terminal:
+    with command(config, set_, "schema") as (settings, terminal):
         from pipeline.curation import schema_change
 
         change = schema_change(settings)
@@ -28,11 +24,7 @@ def diff(config: ConfigPath, set_: Overrides = None) -> None:
 @app.command()
 def accept(config: ConfigPath, set_: Overrides = None) -> None:
     """Write the newest data's schema beside the config, where git keeps it."""
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/schema.log") as terminal:
+    with command(config, set_, "schema") as (settings, terminal):
         from pipeline.curation import schema_change
 
         change = schema_change(settings)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, command
 
 
 def tensorboard(
@@ -22,11 +22,7 @@ def tensorboard(
     import os
     import sys
 
-    from configs import load_config
-    from pipeline.quiet import quiet
-
-    settings = load_config(config, set_ or [])
-    with quiet(f"{settings.runs_folder}/logs/tensorboard.log"):
+    with command(config, set_, "tensorboard") as (settings, _):
         from pipeline.tensorboard import make_board
 
         folder = make_board(settings, run)

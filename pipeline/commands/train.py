@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, console_on, logged
 
 # What TensorFlow says of every machine it starts on; the log has it.
 _CHATTER = re.compile(r"[IWE]\d{4} |[IWE]0000 |WARNING:|To enable the following instr")
@@ -27,18 +26,15 @@ def train(
     checkpoint. Called again after it was broken off, it goes on too. Where TF_CONFIG is set, this machine is one worker
     of a cluster.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
     from configs import load_config
-    from pipeline.quiet import quiet
 
     settings = load_config(config, [*(set_ or []), *([f"training.workers={workers}"] if workers else [])])
-    log = f"{settings.runs_folder}/logs/train-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
-    with quiet(log) as terminal:
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+    with logged(settings, "train-") as (log, terminal):
+        console = console_on(terminal)
         strategy = settings.training.chosen_strategy
         many = f"{settings.training.workers} workers, {strategy}" if strategy != "none" else "1 process"
         console.print(f"[bold]{settings.name}[/bold]  {settings.model.type}, {many}  log: {log}")

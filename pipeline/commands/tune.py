@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from io import StringIO
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.run import ConfigPath, Overrides
+from pipeline.commands.context import ConfigPath, Overrides, console_on, logged
 
 if TYPE_CHECKING:
     from configs import Config
@@ -31,18 +30,15 @@ def tune(
     Trials are kept in the runs folder as they end. Called again, also after it was killed, the search goes on; a larger
     number of trials extends it. The test split is not read.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from configs import load_config
-    from pipeline.quiet import quiet
 
     overrides = [*(set_ or []), *([f"tuning.trials={trials}"] if trials else [])]
     settings = load_config(config, overrides)
     folder = f"{settings.runs_folder}/tuning"
-    log = f"{settings.runs_folder}/logs/tune-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.log"
-    with quiet(log) as terminal:
-        console = Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty(), quiet=as_json)
+    with logged(settings, "tune-") as (log, terminal):
+        console = console_on(terminal, silent=as_json)
         console.print(f"[bold]{settings.name}[/bold]  {settings.path}  log: {log}")
         with console.status("loading TensorFlow") as status:
             from components.search import Trial, check_space, describe, search, with_values

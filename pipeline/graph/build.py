@@ -13,7 +13,7 @@ from tfx.types import Channel, standard_artifacts
 
 from components.artifacts import DataBlessing
 from components.assembler import Assembler
-from components.beam import IN_PROCESS
+from components.beam import IN_PROCESS, pipeline_arguments
 from components.data_gate import DataGate
 from components.evaluator.component import Evaluator
 from components.ingest.component import Ingest
@@ -163,8 +163,7 @@ def create_pipeline(
         components=[*judged, report],
         enable_cache=True,
         metadata_connection_config=connection(config),
-        # The runner is named: Beam's default would pick another engine where it can download one.
-        beam_pipeline_args=[f"--runner={config.beam.runner}", *config.beam.args],
+        beam_pipeline_args=pipeline_arguments(config.beam.runner, config.beam.args),
     )  # fmt: skip
 
 

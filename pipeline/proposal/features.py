@@ -18,6 +18,7 @@ _RARELY = 0.02  # share of rows below which a column is left out
 _SAME = 0.9  # share of an owner's ids whose value never changes that makes a column the owner's
 _SMALL_NUMBERS = 12
 _CODES, _ROWS_A_CODE = 1000, 20
+_PAST = 200
 _SEPARATORS = ("|", ";", ",")
 
 
@@ -127,6 +128,10 @@ class Features:
             if name in taken:
                 continue
             self.table[name] = {"kind": "time", "part": part}
+        if self._roles.label is None:
+            # What a user met up to the event: so that a model need not be trained again to know of it.
+            name = next(n for n in ("past", "past_items", f"past_{self._roles.item.plain}") if n not in taken)
+            self.table[name] = {"kind": "sequence", "feature": self._roles.item.plain, "length": _PAST}
 
 
 def _is_code(column: Column) -> bool:

@@ -20,8 +20,8 @@ from tensorflow_data_validation.statistics.stats_options import StatsOptions
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.ingest import reading
+from components.ingest.batches import as_lists
 from components.ingest.files import LogFile, find_files
-from components.ingest.pipeline import as_lists
 from components.ingest.rows import RowTyper, Typed
 from components.schema import column_types, infer_schema
 from configs import Config, ConfigError, config_from_tree
@@ -31,6 +31,8 @@ from pipeline.proposal.sample import Sample, blank, plain_name, take
 from pipeline.proposal.splits import SplitGuess, find_split
 
 _MALFORMED, _TOO_MANY = 0.01, 0.5
+_MOST_ITEMS_SQUARED = 10_000
+_SLICES = ("evaluation:", "  slices: [[user_activity], [item_popularity]]")
 
 
 @dataclass(frozen=True)
@@ -162,15 +164,12 @@ def _role_lines(roles: Roles) -> list[str]:
 
 
 def _model_lines(roles: Roles) -> list[str]:
-    del roles
-    return [
-        "model: {type: auto}",
-        "evaluation:",
-        f"  slices: {_yaml([['user_activity'], ['item_popularity']])}",
-        "  gates:",
-        "    - {metric: auc, beats: item_mean}",
-        "    - {metric: auc, not_below: blessed, by: 0.01}",
-    ]
+    """Return model, baselines and slices. Gates are those of a config without any, which docs/config.md lists."""
+    if roles.label is not None:
+        return ["model: {type: auto}", *_SLICES]
+    # In closed form a model of items by items is the better one, where the square of their number fits into memory.
+    ranker = "ease" if roles.item.distinct <= _MOST_ITEMS_SQUARED else "ials"
+    return [f"model: {{type: {ranker}}}", "baselines: {item_knn: {type: item_knn}}", *_SLICES]
 
 
 def _yaml(value: Any) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -22,11 +25,13 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.artifacts import PUSHED, VERDICT
 from components.outcomes import ALWAYS_RUN, RESOLVERS, NodeState
+from components.profiles import PROPERTY
 from components.refusal import RefusedError
 from components.verdict import Verdict, read_verdict
 from configs import Config
 from pipeline.graph.build import create_pipeline
 from pipeline.graph.digests import add_digests
+from pipeline.running.profile import Profile, profiled
 
 _EXECUTION = metadata_store_pb2.Execution
 _FINISHED = (_EXECUTION.COMPLETE, _EXECUTION.CACHED)
@@ -41,13 +46,17 @@ class NodeFailedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a node that ended has made: artifacts by output, and how long it took. `why` says why it was skipped."""
+    """What a node that ended has made: artifacts by output, and how long it took. `why` says why it was skipped.
+
+    `profile` is what was measured, where that was asked for when the node ran.
+    """
 
     node: str
     state: NodeState
     seconds: float
     outputs: Mapping[str, list[metadata_store_pb2.Artifact]]
     why: str = ""
+    profile: Mapping[str, Any] | None = None
 
     def uri(self, output: str) -> str:
         """Return where an output's only artifact lies."""
@@ -115,13 +124,14 @@ class Graph:
                         return outcome, execution.custom_properties
         return None
 
-    def run_node(self, node: str, run: str) -> Outcome:
+    def run_node(self, node: str, run: str, profile: bool = False) -> Outcome:
         """Run `node` as part of `run` and return how it ended; do nothing where it has ended well already.
 
         A node behind a gate that said no in this run is skipped. What a call that was killed has left is cleaned up
         first. Nodes of ALWAYS_RUN run again, as what they tell of may have changed, and replace what they wrote. Raises
         what the node raised, or NodeFailedError; what a failed node has written is removed, and the metadata store
-        keeps the error's words. No other process may run the same node at the same time.
+        keeps the error's words. With `profile` it keeps what the node took as well, unless that came
+        from cache. No other process may run the same node at the same time.
         """
         with metadata.Metadata(self._connection()) as handle:
             before = self._executions(handle.store, node, run)
@@ -140,14 +150,15 @@ class Graph:
         deployment = runner_utils.extract_local_deployment_config(ir)
         connection = self._connection()
         try:
-            launcher.Launcher(
-                pipeline_node=pipeline_node,
-                mlmd_connection=metadata.Metadata(connection),
-                pipeline_info=ir.pipeline_info,
-                pipeline_runtime_spec=ir.runtime_spec,
-                executor_spec=runner_utils.extract_executor_spec(deployment, node),
-                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
-            ).launch()
+            with profiled() if profile else nullcontext() as measured:
+                launcher.Launcher(
+                    pipeline_node=pipeline_node,
+                    mlmd_connection=metadata.Metadata(connection),
+                    pipeline_info=ir.pipeline_info,
+                    pipeline_runtime_spec=ir.runtime_spec,
+                    executor_spec=runner_utils.extract_executor_spec(deployment, node),
+                    custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node),
+                ).launch()
         except BaseException as error:
             with metadata.Metadata(connection) as handle:
                 failed = [e for e in self._executions(handle.store, node, run) if e.last_known_state not in _FINISHED]
@@ -156,6 +167,8 @@ class Graph:
                     execution.custom_properties["refused"].int_value = int(isinstance(error, RefusedError))
                 self._discard(handle.store, failed)
             raise
+        if measured is not None:
+            self._keep(measured, node, run)
         # The launcher returns without a word where a node's inputs do not resolve: only the metadata store is believed.
         ended = self.outcome(node, run)
         if ended is None:
@@ -176,6 +189,13 @@ class Graph:
             unfinished = [e for e in known if e.last_known_state in _UNFINISHED]
             self._discard(handle.store, unfinished)
         return len(unfinished)
+
+    def _keep(self, profile: Profile, node: str, run: str) -> None:
+        with metadata.Metadata(self._connection()) as handle:
+            for execution in self._executions(handle.store, node, run)[-1:]:
+                if execution.last_known_state == _EXECUTION.COMPLETE:
+                    execution.custom_properties[PROPERTY].string_value = json.dumps(asdict(profile))
+                    handle.store.put_executions([execution])
 
     def _node(self, node: str) -> pipeline_pb2.PipelineNode:
         return next(n.pipeline_node for n in self._pipeline.nodes if n.pipeline_node.node_info.id == node)
@@ -262,4 +282,5 @@ def _outcome(store: mlmd.MetadataStore, node: str, execution: metadata_store_pb2
         if artifact.custom_properties[PUSHED].int_value == 0:
             state, why = NodeState.SKIPPED, artifact.custom_properties["summary"].string_value
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-    return Outcome(node, state, seconds, outputs, why)
+    measured = execution.custom_properties[PROPERTY].string_value if PROPERTY in execution.custom_properties else ""
+    return Outcome(node, state, seconds, outputs, why, json.loads(measured) if measured else None)

@@ -17,21 +17,11 @@ from aiohttp import web
 
 from serving.router.routing import USER_HEADER, Answer, Router, UpstreamError, checked_user, only_user
 from serving.server import json_answers
-from serving.server.status import Code, invalid_argument
+from serving.server.status import code_of_http, invalid_argument
 
 _REST = re.compile(r"/v1/models/(?P<name>[^/:]+):(?P<method>predict|classify|regress)", re.IGNORECASE)
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST"}
 _OWN = "/router/"
-_GRPC_OF_HTTP = {
-    400: Code.INVALID_ARGUMENT,
-    404: Code.NOT_FOUND,
-    409: Code.ALREADY_EXISTS,
-    413: Code.INVALID_ARGUMENT,
-    429: Code.RESOURCE_EXHAUSTED,
-    501: Code.UNIMPLEMENTED,
-    503: Code.UNAVAILABLE,
-    504: Code.DEADLINE_EXCEEDED,
-}
 
 
 class RestProxy:
@@ -66,7 +56,7 @@ class RestProxy:
             inner = f"/v1/models/{match['name']}/labels/{label}:{match['method']}" if label else path
             answer = await self._send(request, inner, body)
             if answer.status != 200:
-                raise UpstreamError(_GRPC_OF_HTTP.get(answer.status, Code.INTERNAL), answer)
+                raise UpstreamError(code_of_http(answer.status), answer)
             return answer
 
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags as absl_flags
 from google.protobuf import message, text_format
 
-from serving.server import config_protos, limits
+from serving.server import config_protos, large, limits
 from serving.server.batching import BatchingParameters
 from serving.server.server_core import PLATFORM
 from serving.server.status import ServingError, invalid_argument
@@ -59,8 +59,8 @@ _OWN_FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("max_batch_rows", limits.DEFAULT_ROWS, "Rows of one request; more get INVALID_ARGUMENT. 0: no limit."),
     ("max_request_elements", limits.DEFAULT_ELEMENTS, "Elements of its tensors, repeated ones too. 0: no limit."),
     ("max_request_bytes", limits.DEFAULT_BYTES, "Bytes of them, strings padded to the longest. 0: no limit."),
-    ("max_message_bytes", 32 << 20, "Size of one request, unpacked; larger get RESOURCE_EXHAUSTED."),
-    ("max_inflight_bytes", 256 << 20, "Bytes of large requests in the server at once; more get RESOURCE_EXHAUSTED."),
+    ("max_message_bytes", large.DEFAULT_MESSAGE_BYTES, "Size of one request, unpacked; more get RESOURCE_EXHAUSTED."),
+    ("max_inflight_bytes", large.DEFAULT_INFLIGHT_BYTES, "Of large requests at once; more get RESOURCE_EXHAUSTED."),
     ("max_connections", 0, "Connections of each protocol. 0: as many as the process may have descriptors for."),
     ("connection_header_seconds", 10.0, "How long a new connection may take to say what it wants."),
     ("connection_body_seconds", 30.0, "How long the rest of a request may take to come."),

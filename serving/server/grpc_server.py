@@ -16,7 +16,7 @@ from tensorflow_serving.apis import model_management_pb2
 
 from serving.server import workers
 from serving.server.http_server import most_connections
-from serving.server.large import LARGE_BYTES
+from serving.server.large import DEFAULT_MESSAGE_BYTES, LARGE_BYTES
 from serving.server.prediction_service import PredictionService, model_name, parse_request, rpcs
 from serving.server.status import from_exception, invalid_argument
 
@@ -33,7 +33,7 @@ KEEPALIVE_TIMEOUT_SECONDS = 20
 class GrpcLimits:
     """What connections may do; see the flags of the same names."""
 
-    message_bytes: int = 32 << 20
+    message_bytes: int = DEFAULT_MESSAGE_BYTES
     connections: int = 0  # 0: as the process's descriptors allow
     header_seconds: float = 10.0
     body_seconds: float = 30.0

@@ -11,18 +11,20 @@ import asyncio
 import resource
 import ssl
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from serving.server.large import DEFAULT_INFLIGHT_BYTES, DEFAULT_MESSAGE_BYTES
 from serving.server.status import Code, ServingError, invalid_argument
 
 SWEEP_SECONDS = 1.0
 # Descriptors for everything that is no connection: models, logs, libraries.
 RESERVED_DESCRIPTORS = 192
 INLINE_COMPRESSED_BYTES = 1024
+PIECE_BYTES = 256 << 10
 # As zlib names the formats: 16 more than the window's size for gzip's header.
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -35,8 +37,8 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class HttpLimits:
     """What connections may do; see the flags of the same names."""
 
-    body_bytes: int = 32 << 20
-    buffered_bytes: int = 256 << 20
+    body_bytes: int = DEFAULT_MESSAGE_BYTES
+    buffered_bytes: int = DEFAULT_INFLIGHT_BYTES
     connections: int = 0  # 0: as the process's descriptors allow
     header_seconds: float = 10.0
     body_seconds: float = 30.0
@@ -62,6 +64,7 @@ class Gate:
         self._working: set[_Connection] = set()
         self._buffered = 0
         self._sweeping: asyncio.TimerHandle | None = None
+        self.unpacking = asyncio.Semaphore(1)  # one at a time: each takes a core
 
     def opened(self, connection: _Connection) -> None:
         """A new connection: takes the place of the longest waiting where there is none left."""
@@ -190,15 +193,21 @@ class Request(web.BaseRequest):
             sent = await self._sent()
             encoding = self.headers.get("Content-Encoding", "").strip().lower()
             if encoding and encoding != "identity":
-                # Counted before it is there: the limit of one body is all that is known of it.
-                if len(sent) <= INLINE_COMPRESSED_BYTES:
-                    sent = decompressed(sent, encoding, self._gate.limits.body_bytes)
-                else:
-                    sent = await asyncio.to_thread(decompressed, sent, encoding, self._gate.limits.body_bytes)
-                self._hold(len(sent))
+                sent = await self._unpacked(sent, encoding)
             self._read_bytes = sent
             self._gate.working(self.protocol)  # type: ignore[arg-type]
         return self._read_bytes
+
+    async def _unpacked(self, sent: bytes, encoding: str) -> bytes:
+        most = self._gate.limits.body_bytes
+        if len(sent) <= INLINE_COMPRESSED_BYTES:
+            body = decompressed(sent, encoding, most)
+            self._hold(len(body))
+            return body
+        # How large it is before it is made: bombs take no memory, and what does is accounted for.
+        async with self._gate.unpacking:
+            self._hold(await asyncio.to_thread(unpacked_size, sent, encoding, most))
+            return await asyncio.to_thread(decompressed, sent, encoding, most)
 
     async def _sent(self) -> bytes:
         limits = self._gate.limits
@@ -239,28 +248,38 @@ def decompressed(body: bytes, encoding: str, most: int) -> bytes:
 
     INVALID_ARGUMENT for an unknown encoding and for what is damaged, cut short or followed by something else.
     """
+    return b"".join(_pieces(body, encoding, most))
+
+
+def unpacked_size(body: bytes, encoding: str, most: int) -> int:
+    """How long `body` is without its Content-Encoding, found without making it; raises as `decompressed` does."""
+    return sum(map(len, _pieces(body, encoding, most)))
+
+
+def _pieces(body: bytes, encoding: str, most: int) -> Iterator[bytes]:
     bits = _WINDOW_BITS.get(encoding)
     if bits is None:
         raise invalid_argument(f"Content-Encoding {encoding!r} is not supported; use gzip, deflate or none.")
     if bits == 15 and body[:1] and body[0] & 0x0F != 8:
         bits = -15  # many clients send deflate without zlib's header
-    parts: list[bytes] = []
     left = most
     while True:
         stream = zlib.decompressobj(bits)
-        try:
-            part = stream.decompress(body, left + 1)
-        except zlib.error as error:
-            raise invalid_argument(f"The request body is no {encoding}: {error}") from error
-        if len(part) > left:
-            raise _too_large(most)
-        if not stream.eof:
-            raise invalid_argument(f"The request body is cut short: its {encoding} does not end.")
-        parts.append(part)
-        left -= len(part)
+        while not stream.eof:
+            try:
+                part = stream.decompress(body, PIECE_BYTES)
+            except zlib.error as error:
+                raise invalid_argument(f"The request body is no {encoding}: {error}") from error
+            body = stream.unconsumed_tail
+            if not part and not body and not stream.eof:
+                raise invalid_argument(f"The request body is cut short: its {encoding} does not end.")
+            left -= len(part)
+            if left < 0:
+                raise _too_large(most)
+            yield part
         body = stream.unused_data
         if not body:
-            return b"".join(parts)
+            return
         if bits != 31:
             raise invalid_argument(f"The request body goes on after the end of its {encoding}.")
 

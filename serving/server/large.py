@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from serving.server import memory
 from serving.server.status import Code, ServingError
 
 LARGE_BYTES = 256 << 10
 # One is read while another runs; more would only take memory.
 AT_ONCE = 2
-DEFAULT_INFLIGHT_BYTES = 256 << 20
+TRIM_SECONDS = 1.0
+DEFAULT_MESSAGE_BYTES = 16 << 20
+DEFAULT_INFLIGHT_BYTES = 64 << 20
 
 Call = Callable[..., Awaitable[Any]]
 """`await call(function, *arguments)`: here, or on another thread."""
@@ -34,6 +38,7 @@ class LargeRequests:
     def __init__(self, max_bytes: int = DEFAULT_INFLIGHT_BYTES):
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._trimmed = 0.0
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="large-request")
 
@@ -58,6 +63,9 @@ class LargeRequests:
                 yield self._call
         finally:
             self._bytes -= size
+            if not self._bytes and time.monotonic() - self._trimmed > TRIM_SECONDS:
+                self._trimmed = time.monotonic()
+                self._thread.submit(memory.give_back)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -81,6 +81,8 @@ class ModelControl:
                 self._check_path(prefix, f"filename_prefix of model {each.name}")
 
     def _check_path(self, path: str, what: str) -> None:
+        if "\0" in path:
+            raise invalid_argument(f"{what} has a null byte")
         if "*" in self.paths:
             return
         place = _real(path)

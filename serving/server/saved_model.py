@@ -21,7 +21,6 @@ from serving.server.status import Code, ServingError, invalid_argument
 
 SERVE_TAG = "serve"
 DEFAULT_SIGNATURE = "serving_default"
-PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 _INIT_OP_KEYS = ("saved_model_main_op", "legacy_init_op")

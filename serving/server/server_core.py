@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import ctypes
-import ctypes.util
-import functools
 import gc
 import logging
 import pathlib
@@ -19,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.server import source
+from serving.server import memory, source
 from serving.server.batching import BatchingParameters, BatchQueue, Runtime
 from serving.server.metrics import ServerMetrics
 from serving.server.saved_model import SavedModelBundle, Signature
@@ -444,7 +441,7 @@ def check_config(config: Any, platforms: dict[str, str]) -> None:
         platform = each.model_platform or PLATFORM
         if not each.name:
             raise invalid_argument("A model in the config list has no name")
-        if not each.base_path.startswith("/") and "://" not in each.base_path:
+        if (not each.base_path.startswith("/") and "://" not in each.base_path) or "\0" in each.base_path:
             raise invalid_argument(
                 f"Expected model {each.name} to have an absolute path or URI; got base_path()={each.base_path}"
             )
@@ -467,11 +464,4 @@ def _discard(loaded: asyncio.Future[SavedModelBundle]) -> None:
 def _free(bundle: SavedModelBundle) -> None:
     bundle.close()
     gc.collect(1)
-    trim = _malloc_trim()
-    if trim:
-        trim(0)  # the C library keeps freed variables otherwise, and every swap would look like a leak
-
-
-@functools.cache
-def _malloc_trim() -> Any:
-    return getattr(ctypes.CDLL(ctypes.util.find_library("c")), "malloc_trim", None)
+    memory.give_back()

@@ -26,6 +26,26 @@ _HTTP = {
     Code.UNAUTHENTICATED: 401,
 }
 
+# Several codes share a status: the one a client acts upon. 413 comes from proxies on the way.
+_FROM_HTTP = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    409: Code.ABORTED,
+    413: Code.RESOURCE_EXHAUSTED,
+    429: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELLED,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+}
+
+
+def code_of_http(status: int) -> Code:
+    """The code that a server meant by an HTTP status; UNKNOWN where it is none of ours."""
+    return _FROM_HTTP.get(status, Code.UNKNOWN)
+
 
 # gRPC carries the message in a header, and one of more than 8 KiB would replace the status by another one.
 MAX_MESSAGE_CHARACTERS = 2000

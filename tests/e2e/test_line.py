@@ -165,6 +165,26 @@ def test_unknown_ids_are_scored_by_content_and_by_what_the_user_just_met(ran):
         factory.stop()
 
 
+def test_the_version_recommends_what_it_would_rank_first(ran):
+    """Out of all items by one request, k and exclude by default or not, as by ranking the catalogue."""
+    from components.catalogue import Catalogue
+
+    manifest = json.loads((ran.versions[-1] / "assets.extra" / "manifest.json").read_text())
+    catalogue = Catalogue(manifest["artifacts"]["catalogue"], load_config(ran.config))
+    user = {"cliente": ["0042"], **{name: [value] for name, value in catalogue.user("0042").items()}}
+    items = catalogue.items()
+    with connect(ran.versions[-1].absolute().as_uri(), "shop") as client:
+        scores = client.predict({**items.columns, **user}, signature="rank").outputs["scores"]
+        found = client.predict(user, signature="recommend").outputs
+        first = found["items"][0][0]
+        without = client.predict({**user, "k": [3], "exclude": [[first]]}, signature="recommend").outputs
+    best = np.sort(scores)[::-1][:10]
+    np.testing.assert_allclose(found["scores"][0], best, atol=1e-5)
+    by_id = dict(zip(items.ids, scores, strict=True))
+    np.testing.assert_allclose([by_id[i.decode()] for i in found["items"][0]], best, atol=1e-5)
+    assert without["items"][0].tolist() == found["items"][0][1:4].tolist()
+
+
 def test_a_user_is_ranked_with_the_history_up_to_the_last_event(ran):
     from components.catalogue import Catalogue
     from configs import load_config

@@ -273,7 +273,7 @@ def test_every_figure_is_what_the_libraries_return(bad_slice, ran, browser):
                 + of_tfma(against, name, f"{metric}_diff", part)
                 - of_tfma(against, name, f"{metric}_diff", "value")
             )
-        if " at most " in judgement["gate"]:
+        if judgement["direction"] == "at most":
             return judgement["limit"] - of_tfma("candidate", name, metric, other)
         return of_tfma("candidate", name, metric, part) - judgement["limit"]
 

@@ -71,6 +71,32 @@ def test_kubernetes_waits_for_the_model(tmp_path):
     assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/movielens"
     assert "--model_config_file=/config/models.config" in container["args"]
     bucket = deploy_files.kubernetes(Deployment("m", "gs://bucket/m"), "")[1]
-    assert [each["name"] for each in bucket["spec"]["template"]["spec"]["volumes"]] == ["config"]
+    assert [each["name"] for each in bucket["spec"]["template"]["spec"]["volumes"]] == ["config", "scratch"]
     with pytest.raises(ServingError, match="absolute"):
         deploy_files.write(Deployment("m", "relative"), tmp_path)
+
+
+def test_the_files_open_no_more_than_they_must(tmp_path):
+    deploy_files.write(DEPLOYMENT, tmp_path)
+    services = yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"]
+    ports = [port for service in services.values() for port in service["ports"]]
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(":" in service["image"] for service in services.values())
+    exposed = deploy_files.compose(Deployment("m", "/models/m", expose=True))["services"]["serving"]["ports"]
+    assert exposed == ["8500:8500", "8501:8501"]
+    documents = {each["kind"]: each for each in yaml.safe_load_all((tmp_path / "kubernetes.yaml").read_text())}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    policy = documents["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == documents["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"] == []
+    assert "egress" not in deploy_files.kubernetes(Deployment("m", "gs://bucket/m"), "")[-1]["spec"]

@@ -22,7 +22,7 @@ TITLES = {
     "mrr": "MRR",
     "coverage": "Coverage",
     "novelty": "Novelty",
-    "popular_share": "Popular items",
+    "popular_share": "Popular share",
     "overlap": "Overlap",
     "ndcg_loss": "NDCG lost",
     "index_recall": "Index recall",

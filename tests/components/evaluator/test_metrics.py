@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from tensorflow_model_analysis.utils import math_util
 
+from benchmarks.intervals import covered
 from components.evaluator.curves import CURVES, curves
 from components.evaluator.gauc import grouped_auc
-from components.evaluator.intervals import GROUPS, leave_one_out, with_interval
+from components.evaluator.intervals import FEWEST_USERS, GROUPS, deal, leave_one_out, with_interval
 from components.evaluator.metrics import METRICS, binary_metrics
-from components.evaluator.ndcg import grouped_ndcg
+from configs.metrics.ndcg10 import grouped_ndcg
 
 # Few different values, so that ties, users of one class and lone users all happen.
 EXAMPLES = st.lists(
@@ -111,9 +112,9 @@ def test_no_examples_are_no_metrics_but_the_count():
 @given(EXAMPLES)
 def test_leaving_a_group_of_users_out_is_the_metric_of_the_rest(examples):
     users, labels, scores = columns(examples)
-    samples = leave_one_out(users, labels, scores)
-    for index, group in enumerate(np.unique(users % GROUPS)):
-        rest = users % GROUPS != group
+    samples, dealt = leave_one_out(users, labels, scores).samples, deal(users)[0]
+    for index, group in enumerate(np.unique(dealt)):
+        rest = dealt != group
         expected = binary_metrics(users[rest], labels[rest], scores[rest])
         for metric, values in samples.items():
             assert values[index] == pytest.approx(expected[metric], nan_ok=True), metric
@@ -126,20 +127,54 @@ def test_an_interval_holds_the_true_value_about_19_times_in_20():
         users = np.repeat(np.arange(100, dtype=np.uint64), 4)
         taste = np.repeat(random.normal(size=100), 4)  # a user's labels go together
         labels = (taste + random.normal(size=400) > 0).astype(np.float32)
-        samples = leave_one_out(users, labels, np.full(400, 0.5, np.float32))
+        left_out = leave_one_out(users, labels, np.full(400, 0.5, np.float32))
         _, low, high = math_util.calculate_confidence_interval(
-            with_interval(float(labels.mean()), samples["mean_label"])
+            with_interval(float(labels.mean()), left_out.samples["mean_label"], left_out.freedom)
         )
         held += low <= 0.5 <= high
     assert 180 <= held <= 198
 
 
+@pytest.mark.parametrize(("users", "exponent"), [(60, 2.0), (300, 2.5)])
+def test_so_do_intervals_of_users_whose_activity_is_uneven(users, exponent):
+    for metric, share in covered(3, users, exponent, 120, 20_000).items():
+        assert 0.9 <= share <= 1.0, metric
+
+
+def test_groups_are_of_even_size_and_hold_whole_users():
+    random = np.random.default_rng(2)
+    users = np.repeat(random.integers(0, 2**63, 500).astype(np.uint64), np.minimum(random.zipf(2.0, 500), 100))
+    dealt, weights = deal(users)
+    sizes = np.bincount(dealt, minlength=GROUPS)
+    assert sizes.max() - sizes.min() <= 100, "no more than the most active user has"
+    assert all(len(set(dealt[users == user])) == 1 for user in np.unique(users))
+    assert weights.sum() == sum(count**2 for count in np.unique(users, return_counts=True)[1])
+
+
+def test_three_users_are_too_few_for_an_interval():
+    random = np.random.default_rng(4)
+    users = np.repeat(np.arange(3, dtype=np.uint64), 200)
+    labels, scores = (random.random(600) < 0.3).astype(np.float32), random.random(600).astype(np.float32)
+    left_out = leave_one_out(users, labels, scores)
+    assert with_interval(0.5, left_out.samples["auc"], left_out.freedom) == 0.5
+
+
+def test_scores_of_a_rare_label_are_in_many_buckets():
+    random = np.random.default_rng(4)
+    scores = random.lognormal(-6, 1, 20_000).astype(np.float32)
+    drawn = curves((random.random(20_000) < scores).astype(np.float32), scores)
+    counts = [b.num_weighted_examples.value for b in drawn[CURVES[0]].buckets]
+    assert sum(counts) == 20_000
+    assert max(counts) < 5_000
+
+
 @given(EXAMPLES)
 def test_what_cannot_be_computed_without_a_group_has_no_interval(examples):
     users, labels, scores = columns(examples)
-    samples = leave_one_out(users, labels, scores)
-    alone = with_interval(binary_metrics(users, labels, scores)["auc"], samples["auc"])
-    assert isinstance(alone, float) == (len(samples["auc"]) < 2 or bool(np.isnan(samples["auc"]).any()))
+    left_out = leave_one_out(users, labels, scores)
+    samples = left_out.samples
+    alone = with_interval(binary_metrics(users, labels, scores)["auc"], samples["auc"], left_out.freedom)
+    assert isinstance(alone, float) == (len(np.unique(users)) < FEWEST_USERS or bool(np.isnan(samples["auc"]).any()))
 
 
 @given(EXAMPLES)

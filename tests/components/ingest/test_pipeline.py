@@ -376,3 +376,19 @@ def test_a_condition_that_no_row_meets_leaves_nothing_and_is_refused(tmp_path):
             HEADER + rows(50, rating=lambda i: 1),
             label={"column": "rating", "positive": ">= 4", "keep": "positives"},
         )
+
+
+@pytest.mark.parametrize("split", [{"by": "user_time", "eval": 0.2, "test": 0.2}, {"by": "span"}])
+def test_equal_rows_on_both_sides_of_a_split_are_counted(tmp_path, split):
+    """Of one second, so that only a hash, or the day's file, parts them."""
+    lines = [f"u{user},i1,{START + user},5,30,a\n" for user in range(40)]
+    source = f"{tmp_path}/{{SPAN}}.csv"
+    for day in ("20260101", "20260102"):
+        (tmp_path / f"{day}.csv").write_text(HEADER + "".join(lines) * 5)
+    meaning = data(source=source, window=2, split=split)
+    out = ingest(tmp_path / "out", meaning, find_files(meaning, source))
+    counts = json.loads((out / "counts.json").read_text())
+    judged = counts["eval.rows"] + counts["test.rows"]
+    assert judged > 100
+    assert counts["eval.in_train"] + counts["test.in_train"] == judged
+    assert f"also in train, cell for cell: {judged} rows" in component.summary(counts)

@@ -210,3 +210,47 @@ def test_workers_and_tables_are_shown_where_training_wrote_them_down(tmp_path):
     shown = text_of(page.render(facts(training=history(str(tmp_path), None)), {}))
     assert "recorded no workers" in shown
     assert "recorded no tables" in shown
+
+
+def test_a_profile_stands_beside_the_last_runs():
+    took = {"seconds": 2.0, "cpu": 1.5, "peak": 2**30, "read": 10, "written": None, "rows_per_second": 5000}
+    nodes = [node("Ingest", profile=took | {"steps": [{"step": "Read", "seconds": 0.4}]}), node("Pusher")]
+    previous = {
+        "run": "r0",
+        "at": 1e9,
+        "state": "blessed",
+        "metrics": None,
+        "profiles": {"Ingest": took | {"cpu": 7.5}},
+    }
+    text = page.render(facts(nodes=nodes, previous=previous, config_change=[]), {})
+    table = text.partition('id="profile"')[2].partition("</table>")[0]
+    assert re.findall(r'data-of="(profile[^"]*cpu)" data-value="([^"]*)"', table) == [
+        ("profile|Ingest|cpu", "1.5"), ("profile|last|Ingest|cpu", "7.5"),
+    ]  # fmt: skip
+    assert "Read 0.4 s" in table
+    assert "Pusher" not in table
+    assert "recsys run --profile" in page.render(facts(), {})
+
+
+def test_lists_of_the_best_items_have_a_table_and_their_place_among_the_slices():
+    def with_lists(made, ndcg):
+        figures = {"ndcg@10": [ndcg, ndcg - 0.01, ndcg + 0.01], "coverage@10": [0.5, None, None]}
+        of_pairs = {m: [None] * 3 for m in METRICS}
+        made["metrics"] = {
+            "candidate": of_pairs | figures | {"overlap@10": [0.9, 0.8, 1.0]},
+            "blessed": of_pairs | figures,
+        }
+        made["differences"] = {"blessed": of_pairs | {"ndcg@10": [0.0125, 0.01, 0.015]}}
+        return made | {"ranked_users": 12.0}
+
+    slices = [with_lists(slice_("all", 0.5), 0.2), with_lists(slice_("gender=F", 0.5), 0.1)]
+    html = page.render(facts(slices=slices, gates=[judgement(metric="ndcg@10")], metric="ndcg@10"), {})
+    said = text_of(html)
+    assert "The best of all items" in said
+    assert "held to 12 users' held-out events" in said
+    assert html.count('data-of="tfma|candidate|ndcg@10|value" data-value="0.2"') >= 2
+    assert 'data-of="diff|blessed|ndcg@10|value" data-value="0.0125">+0.0125' in html
+    assert "Overlap@10 0.9000" in said
+    assert '<option value="ndcg@10" selected>NDCG@10</option>' in html
+    assert '<option value="coverage@10"' not in html
+    compare.render(facts(slices=slices, metric="ndcg@10"), facts(slices=slices, metric="ndcg@10"))

@@ -1,6 +1,8 @@
 """The best of a family: chosen on eval, the plainer of equals, within a budget."""
 
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ import tensorflow as tf
 
 from configs.model import FM, LR, Auto, ItemMean, Training
 from models.training.calibration import calibrating_shift, logloss
-from models.training.job import Task
-from models.training.selection import auc_gain
+from models.training.job import Job, Task
+from models.training.selection import auc_gain, train_best
 from models.training.train import train
 from tests.conftest import named
 
@@ -71,9 +73,42 @@ def test_auto_exports_the_best_of_its_family(sample, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"model", "logs"}
 
 
-def test_of_equals_the_plainer_is_chosen_and_what_does_not_fit_the_budget_is_left_out(sample, tmp_path):
-    family = [ItemMean(type="item_mean"), ItemMean(type="item_mean", prior=10.5), LR(type="lr")]
-    history, _ = fitted(sample, tmp_path, Auto(type="auto", family=family, budget="1s"))
-    assert history["model"]["prior"] == 10.0
-    assert list(history["left_out"]) == ["lr"]
-    assert "of 1s were left" in history["left_out"]["lr"]
+def tried_by(family, folder, scores, seconds=0.0, budget="10m"):
+    """Return the history of choosing among models that score the eval examples so, each after some seconds."""
+    labels = np.tile([1.0, 0.0, 0.0], 400).astype(np.float32)
+
+    def train_one(job):
+        time.sleep(seconds)
+        index = len(order)
+        order.append(job.task.model.type)
+        np.savez(job.keep_scores, labels=labels, logits=scores(labels)[index])
+        (Path(job.model_folder) / "saved").mkdir(parents=True)
+        return {"model": job.task.model.model_dump(mode="json"), "eval_auc": 0.5, "eval_logloss": 0.6}
+
+    order: list[str] = []
+    task = Task(Auto(type="auto", family=family, budget=budget), Training(), "{}", {}, ("user", "item"))
+    (folder / "logs").mkdir(parents=True)
+    return train_best(Job(task, "", [], [], str(folder / "model"), str(folder / "logs")), train_one), order
+
+
+def test_of_equals_the_plainer_is_chosen_and_better_only_where_it_is_more_than_chance(tmp_path):
+    random = np.random.default_rng(1)
+    family = [ItemMean(type="item_mean"), ItemMean(type="item_mean", prior=9.0), LR(type="lr"), FM(type="fm")]
+
+    def scores(labels):
+        base = labels + random.normal(size=len(labels))
+        return [base, base, base + 0.01 * random.normal(size=len(labels)), base + 0.7 * labels]
+
+    assert tried_by(family[:3], tmp_path / "alike", scores)[0]["model"]["prior"] == 10.0
+    history, order = tried_by(family, tmp_path / "better", scores)
+    assert history["model"]["type"] == "fm"
+    assert order == [t["model"] for t in history["tried"]]
+    assert (tmp_path / "better" / "model" / "saved").is_dir()
+
+
+def test_what_does_not_fit_the_budget_is_left_out_and_the_first_is_always_tried(tmp_path):
+    family = [ItemMean(type="item_mean"), LR(type="lr"), FM(type="fm")]
+    history, order = tried_by(family, tmp_path, lambda labels: [labels] * 3, seconds=0.6, budget="1s")
+    assert order == ["item_mean"]
+    assert [each["model"] for each in history["left_out"]] == ["lr", "fm"]
+    assert "of 1s were left" in history["left_out"][0]["why"]

@@ -42,7 +42,7 @@ def graph(monkeypatch):
         def clean_up(self):
             return 0
 
-        def run_node(self, node, run_id):
+        def run_node(self, node, run_id, profile=False):
             self.ran.append(node)
             end = self.ends.get(node, NodeState.DONE)
             if isinstance(end, Exception):

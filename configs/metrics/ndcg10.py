@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from configs.metrics import Metric
+
 
 def grouped_ndcg(groups: np.ndarray, labels: np.ndarray, scores: np.ndarray, k: int = 10) -> float:
     """Return the mean over groups of the NDCG of their `k` best examples; arrays of shape [examples].
@@ -27,3 +29,6 @@ def grouped_ndcg(groups: np.ndarray, labels: np.ndarray, scores: np.ndarray, k: 
     ideal = np.append(0.0, np.cumsum(1 / np.log2(np.arange(k) + 2)))[np.minimum(positives, k)]
     some = positives > 0
     return float(np.mean(found[some] / ideal[some])) if some.any() else float("nan")
+
+
+METRIC = Metric("NDCG of each user's ten best examples", grouped_ndcg, of_order=True, intervals=False)
