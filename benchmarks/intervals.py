@@ -22,7 +22,7 @@ METRICS = ("auc", "gauc", "logloss", "calibration")
 ACTIVITY = {"alike": None, "zipf 2.5": 2.5, "zipf 2.0": 2.0}
 USERS = (60, 300)
 MOST = 400  # rows of one user
-SIMULATIONS, TRUTH_USERS = 300, 60_000
+SIMULATIONS, TRUTH_USERS = 150, 30_000
 
 
 def draw(random: np.random.Generator, users: int, exponent: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -61,7 +61,8 @@ def _size(
     id_column: str | None,
 ) -> float:
     """Return how many values a side has that do not follow from one another."""
-    rows = float(_common(feature).num_non_missing)
+    # A row without a value is an empty list in an Example, which TFDV counts as there.
+    rows = float(min(_common(feature).num_non_missing, _common(feature).tot_num_values))
     if id_column is None or id_column not in known or not known[id_column].HasField("string_stats"):
         return rows
     owner = known[id_column]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,3 +39,13 @@ def check_mounted(path: str) -> str:
             "mount the bucket, or use a shared volume"
         )
     return path
+
+
+def digest(*parts: Any) -> str:
+    """Return a short digest of config sections or JSON values: equal when everything in them is equal."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of config sections, containers of them, and JSON values."""
+    return json.dumps(value, sort_keys=True, default=lambda section: section.model_dump(mode="json", by_alias=True))

@@ -71,6 +71,8 @@ class Features:
             return "it never changes"
         if column.present < _RARELY:
             return f"only {column.present:.1%} of rows have it"
+        if names.is_event_id(column.name):
+            return "its name is that of an event's own number, which never comes back"
         if self._same_as_an_id(column):
             return "it says the same as an id"
         if names.is_known_afterwards(column.name):

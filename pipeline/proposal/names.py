@@ -17,6 +17,13 @@ _AFTERWARDS = re.compile(
 )
 
 
+_EVENT_IDS = re.compile(
+    r"(session|impression|request|order|invoice|transaction|basket|receipt|visit|event|log|row|query)s? "
+    r"(id|no|nr|num|number|key|uuid)"
+    r"|index|unnamed \d+"
+)
+
+
 def fold(name: str) -> str:
     """Return a name in small letters without accents, its words parted by spaces."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.strip())
@@ -54,6 +61,11 @@ def is_code(name: str) -> bool:
 def is_known_afterwards(name: str) -> bool:
     """Whether a name is that of something which no request can know: how the event went on, or how it was logged."""
     return bool(_AFTERWARDS.search(name.strip().lower()))
+
+
+def is_event_id(name: str) -> bool:
+    """Whether a name is that of a number for the row, the sitting or the order, which never comes back."""
+    return bool(_EVENT_IDS.fullmatch(fold(name)))
 
 
 def _holds(folded: str, word: str) -> bool:

@@ -145,7 +145,7 @@ def _ids(columns: list[Column], role: names.Role) -> list[Column]:
 
     def fits(column: Column) -> bool:
         named = names.says(role, column.name)
-        if column.present < 0.5 or (column.is_number and not column.is_whole):
+        if column.present < 0.5 or (column.is_number and not column.is_whole) or names.is_event_id(column.name):
             return False
         if named >= NAMED:
             return column.distinct >= 1

@@ -17,7 +17,8 @@ ROLES: dict[Role, str] = {
     ユーザー ユーザ 利用者 사용자 고객 회원 유저 المستخدم उपयोगकर्ता
     """,
     "item": """
-    item product movie film article song track music book video game sku asin isbn course recipe content listing
+    item product movie film article song track music book video game sku stock stockcode asin isbn course recipe
+    content listing
     artist album show episode podcast app package merchandise goods restaurant place venue poi news story post ad
     creative offer joke anime manga hotel job beer wine channel playlist program programme producto articulo
     pelicula cancion libro juego curso produto musica livro jogo produit chanson livre jeu produkt artikel lied
@@ -33,7 +34,8 @@ ROLES: dict[Role, str] = {
     날짜 일시
     """,
     "label": """
-    label click clicked clicks rating ratings rate rated stars star score like liked purchase purchased bought buy
+    label click clicked clicks rating ratings rate rated overall grade stars star score like liked purchase purchased
+    bought buy
     convert converted conversion target feedback response outcome reaction vote action event behavior behaviour
     interaction watched played listened finished completed installed opened puntuacion calificacion valoracion
     clic compra comprado gusta voto nota avaliacao clique note achat achete aime bewertung klick geklickt gekauft

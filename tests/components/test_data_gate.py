@@ -1,8 +1,10 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
+from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import standard_artifacts
 
@@ -123,6 +125,21 @@ def test_missing_values_are_no_distance():
     before, now = map(tfdv.generate_statistics_from_dataframe, (full, sparse))
     for _, value, limit in distances(before, now, {"note": 0.0, "size": 0.0}, {}).values():
         assert value <= limit
+
+
+def test_empty_lists_are_missing_values():
+    """As Examples have them; TFDV counts their rows as there."""
+
+    def of_lists(values):
+        return stats_impl.generate_statistics_in_memory(
+            pa.record_batch({"note": pa.array(values, pa.list_(pa.binary()))}), tfdv.StatsOptions()
+        )
+
+    many = of_lists([[b"a"], [b"b"]] * 1000)
+    few = of_lists([[b"a"]] * 5 + [[b"b"]] * 1 + [[]] * 2000)
+    (_, value, limit) = distances(many, few, {"note": 0.0}, {})["note"]
+    assert value > 0.3
+    assert value <= limit, "six values"
 
 
 def test_too_few_of_the_rarer_label_are_said_before_training():

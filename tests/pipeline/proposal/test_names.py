@@ -43,3 +43,6 @@ def test_codes_titles_and_what_is_known_afterwards():
     assert names.is_title("filmtitel")
     assert names.is_known_afterwards("propensity_score")
     assert not names.is_known_afterwards("policyholder_age")
+    assert names.is_event_id("InvoiceNo")
+    assert names.is_event_id("session_id")
+    assert not names.is_event_id("event")

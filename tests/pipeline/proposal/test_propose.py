@@ -252,6 +252,25 @@ def test_some_malformed_rows_are_let_pass_and_said(log, proposed):
     )
 
 
+def test_numbers_of_rows_and_orders_are_neither_items_nor_features(log, proposed):
+    frame = pd.DataFrame(
+        {
+            "InvoiceNo": 536_365 + np.arange(len(log)) // 2,
+            "impression_id": np.arange(len(log)),
+            "StockCode": log["item"].map("{}A".format),
+            "CustomerID": log["user"].where(np.arange(len(log)) % 4 > 0),
+            "InvoiceDate": pd.to_datetime(log["time"], unit="s").dt.strftime("%m/%d/%Y %H:%M"),
+            "Quantity": np.arange(len(log)) % 7 - 1,
+        }
+    )
+    config, proposal, _ = proposed(frame)
+    assert (config.data.user, config.data.item) == ("CustomerID", "StockCode")
+    assert config.data.time_format == "%m/%d/%Y %H:%M"
+    assert config.data.weight is None, "a returned piece counts less than nothing"
+    assert not {"InvoiceNo", "impression_id"} & config.features.keys()
+    assert "rows are malformed (25.0%)" in proposal.warnings[0]
+
+
 def test_what_the_caller_knows_counts(log, proposed):
     frame = log.rename(columns={"user": "a", "item": "b", "time": "c", "liked": "d"})
     frame["c"] = pd.to_datetime(frame["c"], unit="s").dt.strftime("%Y|%d|%m")
