@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -149,8 +150,8 @@ def share_of(found: Sequence[object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=100)
-    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--simulations", type=int, default=40)
+    parser.add_argument("--users", type=int, default=1000)
     options = parser.parse_args()
     count, started = options.simulations, time.process_time()
     result: dict[str, float] = {"simulations": count}
@@ -159,7 +160,7 @@ def main() -> None:
         result[name] = value
         print(f"{name:36}{value:9.4g}   {said}", flush=True)
 
-    world = {"users": options.users, "daily": 10.0}
+    world: dict[str, Any] = {"users": options.users, "daily": 10.0}
     every_five = [clicks_rolled_back(seed, **world, loss=0.0, looks_a_day=288) for seed in range(count)]
     note("aa_clicks_5_minutes", share_of(every_five), "A/A canaries rolled back for clicks, 4,032 looks")
     hourly = [
@@ -177,6 +178,9 @@ def main() -> None:
         found = [day for day in days if day is not None]
         if found:
             note(f"{name}_days", round(float(np.median(found)), 1), "their median day")
+    world["users"] *= 4
+    days = [clicks_rolled_back(seed, **world, loss=0.2, looks_a_day=12) for seed in range(count // 4)]
+    note("power_clicks_20_of_4_times_the_users", share_of(days), "20% lower, four times as many users")
     hours = [slow_in_an_hour(seed, factor=1.0, ratio=2.0) for seed in range(HOURS * count // 50)]
     note("aa_p99_hours", share_of([at for at, _ in hours]), f"A/A hours in which the p99 guard fires, of {len(hours)}")
     note("aa_p99_hours_plain", share_of([apart for _, apart in hours]), "in which the plain p99 are a factor 2 apart")

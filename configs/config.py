@@ -12,18 +12,8 @@ from configs.base import ColumnName, Section, check_mounted, digest, resolve
 from configs.data import Data
 from configs.features import DERIVED_COLUMNS, LABEL, WEIGHT, Feature, RawColumn, check_features
 from configs.features import raw_columns as _raw_columns
-from configs.gates import (
-    BLESSED,
-    EACH_BASELINE,
-    LIST_METRICS,
-    MOST_BASELINES,
-    STAGE_METRICS,
-    Evaluation,
-    Ranking,
-    Validation,
-    at_k,
-    default_ranking_gates,
-)
+from configs.gates import BLESSED, EACH_BASELINE, MOST_BASELINES, Evaluation, Ranking, Validation, default_ranking_gates
+from configs.lists import check_candidates, check_gate, ranking_of
 from configs.model import FM, LR, Contender, DeepFM, ItemMean, Model, Training
 from configs.orchestration import Metadata, Orchestration
 from configs.retrieval import Retrieval
@@ -92,24 +82,7 @@ class Config(Section):
     def _parts_agree(self) -> Config:
         data = self.data
         check_features(self.features, data)
-        try:
-            columns = _raw_columns(self.features, data.time, data.per_second)
-        except ValueError as error:
-            raise ValueError(f"features: {error}") from None
-        label = data.label.column if data.label else None
-        for name, column in (*data.roles.items(), ("display", data.display)):
-            if column in DERIVED_COLUMNS or (column == LABEL and column != label):
-                raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
-        for reserved in (*DERIVED_COLUMNS, LABEL, WEIGHT):
-            if reserved != label and (reserved in columns or reserved in self.features):
-                raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
-        if label in columns:
-            raise ValueError(f"features: the label column {label!r} cannot be a feature: it is the answer")
-        if data.weight in columns:
-            raise ValueError(
-                f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
-                "it: it cannot be a feature"
-            )
+        self._check_columns()
         for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
             self._check_model(place, model)
         of_their_own: dict[str, Contender | Retrieval] = {f"models.{name}": c for name, c in self.models.items()}
@@ -131,16 +104,8 @@ class Config(Section):
                 if column not in self.slice_columns:
                     choices = ", ".join(self.slice_columns)
                     raise ValueError(f"evaluation.slices.{index}: {column!r} is no slice; choose from {choices}")
-        for index, gate in enumerate(self.evaluation.gates):
-            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
-                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
-                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
-            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
-                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
-            try:
-                self._check_ranking_gate(gate.metric)
-            except ValueError as error:
-                raise ValueError(f"evaluation.gates.{index}: {error}") from None
+        check_candidates(self.ranking, self.retrieval)
+        self._check_gates()
         if self.metadata.type == "sqlite":
             for key in ("runs_at_once", "nodes_at_once"):
                 if getattr(self.orchestration, key) > 1:
@@ -154,24 +119,42 @@ class Config(Section):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
 
+    def _check_columns(self) -> None:
+        """Raise ValueError where a column that means something else is a feature, or one that ingest adds."""
+        data = self.data
+        try:
+            columns = _raw_columns(self.features, data.time, data.per_second)
+        except ValueError as error:
+            raise ValueError(f"features: {error}") from None
+        label = data.label.column if data.label else None
+        for name, column in (*data.roles.items(), ("display", data.display)):
+            if column in DERIVED_COLUMNS or (column == LABEL and column != label):
+                raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
+        for reserved in (*DERIVED_COLUMNS, LABEL, WEIGHT):
+            if reserved != label and (reserved in columns or reserved in self.features):
+                raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
+        if label in columns:
+            raise ValueError(f"features: the label column {label!r} cannot be a feature: it is the answer")
+        if data.weight in columns:
+            raise ValueError(
+                f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
+                "it: it cannot be a feature"
+            )
+
+    def _check_gates(self) -> None:
+        """Raise ValueError where a gate names what is not there."""
+        for index, gate in enumerate(self.evaluation.gates):
+            if gate.against is not None and gate.against not in (*self.baselines, BLESSED, EACH_BASELINE):
+                choices = ", ".join([*self.baselines, EACH_BASELINE, BLESSED])
+                raise ValueError(f"evaluation.gates.{index}: no baseline {gate.against!r}; choose from {choices}")
+            if gate.each is not None and set(gate.each) not in map(set, self.evaluation.slices):
+                raise ValueError(f"evaluation.gates.{index}: each {gate.each} is not one of evaluation.slices")
+            check_gate(f"evaluation.gates.{index}: {gate.metric}", gate.metric, self.ranking, self.retrieval)
+
     def _check_model(self, place: str, model: Model) -> None:
         unknown = [name for name in model.without if name not in self.features]
         if unknown:
             raise ValueError(f"{place}.without: no feature {unknown[0]!r}; choose from {', '.join(self.features)}")
-
-    def _check_ranking_gate(self, metric: str) -> None:
-        """Raise ValueError where a metric of lists is asked for that is not computed."""
-        if (found := at_k(metric)) is None:
-            return
-        (name, k), ks = found, (self.ranking or Ranking()).k
-        if k not in ks:
-            raise ValueError(f"{metric}: {k} is none of evaluation.ranking.k: {ks}")
-        if name in (*LIST_METRICS, *STAGE_METRICS) and k != min(ks):
-            raise ValueError(f"{metric}: {name} is computed for the shortest list, {name}@{min(ks)}")
-        if name in ("overlap", "ndcg_loss") and self.retrieval.model is None:
-            raise ValueError(f"{metric}: compares two stages with one, and there is no retrieval.model")
-        if name == "index_recall" and self.retrieval.index.type == "exact":
-            raise ValueError(f"{metric}: an exact index misses nothing; it goes with retrieval.index.type: inverted")
 
     def training_of(self, contender: Contender | Retrieval) -> Training:
         """Return the training of one of `models`, or of `retrieval`: the config's, but for what is its own."""
@@ -182,10 +165,7 @@ class Config(Section):
     @property
     def ranking(self) -> Ranking | None:
         """How lists of the best items are judged, if they are."""
-        asked = any(at_k(gate.metric) for gate in self.evaluation.gates)
-        two = self.retrieval.model is not None or self.retrieval.index.type != "exact"
-        implied = Ranking() if asked or two or self.data.positives_only else None
-        return self.evaluation.ranking or implied
+        return ranking_of(self.evaluation, self.retrieval, self.data.positives_only)
 
     @property
     def path(self) -> Path:

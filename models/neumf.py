@@ -67,6 +67,16 @@ class NeuMF(PairRanker):
             deep = layer(deep, training=training) if isinstance(layer, Dropout) else layer(deep)
         return tf.squeeze(self._fused(tf.concat([of_user * of_item, deep], axis=2)), axis=2)
 
+    def call(self, inputs, training=None) -> tf.Tensor:
+        """Return the logits of the rows' own pairs; in training zeros."""
+        if training:
+            return super().call(inputs, training=True)
+        column = inputs[self.item.name] - 1
+        known = (column >= 0) & (column < self.items)
+        items = tf.gather(tf.convert_to_tensor(self._index), tf.where(known, column, 0))[:, tf.newaxis]
+        users = self._vectors.look_up(self.user.name, inputs[self.user.name][:, tf.newaxis])
+        return self._logits(users, items)[:, 0] * tf.cast(known, tf.float32)
+
     def refresh(self) -> None:
         """Take the items' vectors out of their table."""
         everything = tf.range(1, self.items + 1, dtype=tf.int64)[tf.newaxis]

@@ -13,7 +13,8 @@ from models.base import Recommender, VectorRetriever
 from models.layers.deep import Dropout
 from models.layers.embedding import FieldEmbedding
 from models.layers.hide_ids import HideIds
-from transforms.transformed import PADDING, TransformedFeature, id_of
+from models.topn.catalogue import Catalogue
+from transforms.transformed import TransformedFeature, id_of
 
 
 class TwoTower(Recommender, VectorRetriever):
@@ -47,28 +48,15 @@ class TwoTower(Recommender, VectorRetriever):
 
     def index(self, examples: tf.data.Dataset) -> None:
         """Keep the vectors of the known items, their features taken from batches of (features, labels)."""
-        known = self.item.oov[0] - 1  # type: ignore[index]
-        rows = [np.zeros([known], bool)] + [np.full([known, 1], PADDING) for _ in self._of_item]
-        met = rows[0]
-        for inputs, _ in examples.as_numpy_iterator():
-            ids, first = np.unique(inputs[self.item.name], return_index=True)
-            new = (ids > 0) & (ids <= known)
-            new[new] = ~met[ids[new] - 1]
-            ids, first = ids[new] - 1, first[new]
-            met[ids] = True
-            for place, f in enumerate(self._of_item, start=1):
-                values = inputs[f.name].reshape([len(inputs[f.name]), -1])[first]
-                rows[place] = _as_wide(rows[place].astype(values.dtype), values)
-                rows[place][ids, : values.shape[1]] = values
-        of_items = {f.name: r if f.multivalued else r[:, 0] for f, r in zip(self._of_item, rows[1:], strict=True)}
+        found = Catalogue(examples.as_numpy_iterator(), self._of_item, self.item)
         vectors = np.concatenate(
             [
-                self._item_tower({name: tf.constant(v[at : at + 8192]) for name, v in of_items.items()}).numpy()
-                for at in range(0, known, 8192)
+                self._item_tower({name: tf.constant(v[at : at + 8192]) for name, v in found.features.items()}).numpy()
+                for at in range(0, len(found.met), 8192)
             ]
         )
         vectors = np.insert(vectors, -1, 1.0, axis=1)
-        vectors[~met, -1] = -np.inf  # an item of the vocabulary that no example has; there is nothing to show of it
+        vectors[~found.met, -1] = -np.inf  # an item of the vocabulary that no example has: there is nothing to show
         self._index = tf.Variable(vectors, trainable=False, name="index")
 
     def user_vectors(self, inputs) -> tf.Tensor:
@@ -111,8 +99,3 @@ class Tower(keras.layers.Layer):
         for layer in self._layers:
             vector = layer(vector, training=training) if isinstance(layer, Dropout) else layer(vector)
         return vector
-
-
-def _as_wide(kept: np.ndarray, values: np.ndarray) -> np.ndarray:
-    more = values.shape[1] - kept.shape[1]
-    return np.pad(kept, [[0, 0], [0, more]], constant_values=PADDING) if more > 0 else kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx import types
@@ -120,18 +120,14 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
     checked = verdict.serving_check(inputs["infra_blessing"].uri) if "infra_blessing" in inputs else None
     gates = ("data_blessing", "model_blessing", "infra_blessing")
     verdicts = [read_verdict(inputs[name].uri) for name in gates if name in inputs]
+    judgements = judged["judgements"] if judged else []
     pushed = inputs["pushed_model"].get_string_custom_property("pushed_version") if "pushed_model" in inputs else None
     counted = data.counts(inputs["report"].uri) if "report" in inputs else None
     facts: dict[str, Any] = {
         "name": config["name"],
         "run": history["run"],
         "at": history["at"],
-        "outcome": verdict.outcome(
-            history["nodes"],
-            verdicts,
-            sum(j.get("judged", True) for j in judged["judgements"]) if judged else 0,
-            pushed,
-        ),
+        "outcome": verdict.outcome(history["nodes"], verdicts, sum(j.get("judged", True) for j in judgements), pushed),
         "pushed": pushed,
         "serving_check": checked,
         "data_gate": gate,
@@ -139,9 +135,7 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         "models": list(judged["metrics"]) if judged else [],
         "gates": [],
         "slices": [],
-        "metric": next((j["metric"] for j in judged["judgements"] if j["metric"] != "example_count"), "auc")
-        if judged
-        else "auc",
+        "metric": next((j["metric"] for j in judgements if j["metric"] != "example_count"), "auc"),
         "training": None,
         "features": [],
         "nodes": history["nodes"],
@@ -160,9 +154,9 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
     curves: dict[str, Any] = {}
     if judged is not None and "evaluation" in inputs:
         by_name = slices.read_slices(inputs["evaluation"].uri, facts["models"])
-        names = order.worst_first(by_name, judged["judgements"], facts["metric"])
+        names = order.worst_first(by_name, judgements, facts["metric"])
         curves = order.kept_curves(by_name, names)
-        facts["gates"] = [verdict.as_shown(j) for j in judged["judgements"]]
+        facts["gates"] = [verdict.as_shown(j) for j in judgements]
         facts["slices"] = [{k: v for k, v in by_name[n].items() if k != "curves"} for n in [OVERALL, *names]]
     if "model_run" in inputs:
         facts["training"] = training.history(
@@ -172,14 +166,17 @@ def gather(inputs: dict[str, types.Artifact], properties: dict[str, Any]) -> tup
         baseline = inputs["baseline"].uri if "baseline" in inputs else None
         facts["features"] = data.features(inputs["statistics"], baseline, gate)
     if "transformed_examples" in inputs:
-        unknown = data.unknown_shares(
-            inputs["transformed_examples"],
-            inputs["transform_graph"].uri,
-            json.dumps(config["features"]),
-            (config["data"]["user"], config["data"]["item"]),
-        )
-        facts["unknown"] = unknown
+        facts["unknown"] = _unknown_shares(inputs, config)
     return facts, curves
+
+
+def _unknown_shares(inputs: Mapping[str, types.Artifact], config: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return data.unknown_shares(
+        inputs["transformed_examples"],
+        inputs["transform_graph"].uri,
+        json.dumps(config["features"]),
+        (config["data"]["user"], config["data"]["item"]),
+    )
 
 
 def _previous(folder: str | None) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from configs.model.topn import (
     SASRec,
     YouTube,
 )
-from configs.model.training import Tables, Training
+from configs.model.training import SampledNegatives, Tables, Training
 
 __all__ = [
     "BPR",
@@ -60,6 +60,7 @@ __all__ = [
     "NeuMF",
     "SASRec",
     "SVDpp",
+    "SampledNegatives",
     "Tables",
     "Training",
     "TwoTower",

@@ -29,8 +29,25 @@ class Tables(Section):
     )
 
 
+class SampledNegatives(Section):
+    """Items that a user did not meet, for models that learn from labels on logs that hold positives alone."""
+
+    count: int = Field(default=4, ge=1, le=1000, description="How many a positive example.")
+    by: Literal["uniform", "popularity"] = Field(
+        default="uniform", description="`uniform`: each item alike. `popularity`: by count ** alpha."
+    )
+    alpha: float = Field(default=0.75, ge=0, description="With `popularity`: the power of an item's count.")
+
+
 class Training(Section):
     """The training loop."""
+
+    negatives: SampledNegatives | None = Field(
+        default=None,
+        description="Negatives drawn for each positive example in training, never in evaluation; for models without a "
+        "loss of their own. Logits are corrected for how often they are drawn: a score is the probability that a user "
+        "meets an item. The epoch with the best NDCG@10 over all items is kept.",
+    )
 
     batch: int = Field(default=1024, ge=1, description="Examples in a step, over all workers together.")
     epochs: int = Field(default=50, ge=1, description="Most epochs; training stops before when it stops gaining.")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from configs.model.topn import Negatives
+from configs.model.topn import Drawn
 from models.topn.interactions import Interactions
 
 _TRIES = 4  # draws of an item before a place that keeps meeting the user's own is left out
@@ -20,7 +20,7 @@ class Sampler:
     `scores(columns [rows, n]) -> logits [rows, n]` is what hard negatives are mined with.
     """
 
-    def __init__(self, config: Negatives, known: Interactions):
+    def __init__(self, config: Drawn, known: Interactions):
         self.config = config
         self._items = known.item_count
         self._pairs = tf.constant(known.pairs())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tf_keras as keras
 
 from configs.model.topn import TopN
 from models.base import (
+    Inputs,
     OwnBatches,
     OwnLoss,
     OwnValidation,
@@ -204,8 +206,19 @@ def as_rows(past: tf.Tensor, items: int, weights: tf.Tensor | None = None) -> tf
     return tf.tensor_scatter_nd_max(tf.zeros([tf.shape(past)[0], items]), columns, values)
 
 
-def ranking_of(model: ItemRanker, known: Interactions, examples: tf.data.Dataset) -> float:
-    """Return the mean over users of NDCG@10 of their eval items; what they met in training is no candidate.
+class Ranks(Protocol):
+    """What `ranking_of` asks."""
+
+    item: TransformedFeature
+    items: int
+    features: list[TransformedFeature]
+
+    def catalogue_scores(self, inputs: Inputs) -> tf.Tensor:
+        """Return scores of all items, [batch, items]."""
+
+
+def ranking_of(model: Ranks, known: Interactions, examples: tf.data.Dataset, most: int = _VALIDATED) -> float:
+    """Return the mean of NDCG@10 of users' eval items, of `most` users; what they met in training is no candidate.
 
     A user is asked about as the row with its shortest past has it, which is the first.
     """
@@ -218,7 +231,7 @@ def ranking_of(model: ItemRanker, known: Interactions, examples: tf.data.Dataset
                 pasts += (inputs[f.name] != PADDING).sum(axis=1)
         for row in np.flatnonzero(labels > 0):
             of = int(inputs[user.name][row])
-            if of not in wanted and len(wanted) >= _VALIDATED:
+            if of not in wanted and len(wanted) >= most:
                 continue
             wanted.setdefault(of, set()).add(int(columns[row]))
             if of not in firsts or pasts[row] < firsts[of][0]:

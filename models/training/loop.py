@@ -14,6 +14,7 @@ import tensorflow as tf
 from configs.model import Training
 from models.base import OwnValidation, TrainingSource
 from models.training.context import WorkerContext
+from models.training.negatives import RANKED
 from models.training.steps import Steps
 
 _STEPS_A_CALL = 64
@@ -145,6 +146,8 @@ def end_evaluation(
 def _better(steps: Steps, config: Training, held_out: Mapping[str, float], best: Mapping[str, float]) -> bool:
     if isinstance(steps.model, OwnValidation):
         return held_out[steps.model.monitor] > best[f"eval_{steps.model.monitor}"]
+    if config.negatives and not isinstance(steps.model, OwnLoss):  # of positives alone there is no AUC
+        return held_out[RANKED] > best[f"eval_{RANKED}"]
     if config.monitor == "logloss":
         return held_out["logloss"] < best["eval_logloss"]
     return held_out["auc"] > best["eval_auc"]

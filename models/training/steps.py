@@ -15,6 +15,7 @@ from models.layers.rows import rows_once
 from models.training.collectives import summed
 from models.training.context import WorkerContext
 from models.training.examples import Batch
+from models.training.negatives import DRAWN
 from models.training.optimizers import dense_optimizer, table_optimizer
 from models.training.streaming_auc import StreamingAUC, figures
 
@@ -148,4 +149,6 @@ def example_losses(model: keras.Model, features, labels: tf.Tensor, logits: tf.T
     """Return the loss of each example, [batch]: the model's own where it has one, else binary cross-entropy."""
     if isinstance(model, OwnLoss):
         return model.example_losses(features, labels, logits)
+    if DRAWN in features:  # the log odds of the rows there are, which is not those of all pairs
+        logits = logits - features[DRAWN]
     return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)

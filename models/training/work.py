@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from models.base import ClosedForm, OwnBatches, OwnLoss, OwnValidation, Recommender, Retriever
+from models.base import ClosedForm, OwnBatches, OwnLoss, OwnValidation, Recommender, Retriever, TrainingSource
 from models.export.projection import write_projection
 from models.export.saved_model import export
 from models.training.calibration import calibrating_shift, logloss
@@ -22,6 +22,7 @@ from models.training.examples import EVAL_BATCH, Batch, Examples, Share, dealt_b
 from models.training.history import history_of, table_costs, write_history
 from models.training.job import Job
 from models.training.loop import Report, fit, worker_figures
+from models.training.negatives import WithNegatives
 from models.training.priors import start_from_counts
 from models.training.steps import Steps
 from models.training.streaming_auc import StreamingAUC, figures
@@ -41,14 +42,22 @@ def work(job: Job, context: WorkerContext, report: Report, state: str | None = N
     sample = next(iter(examples(job.eval_files, features, 2)))
     started = time.monotonic()
     steps = Steps(job.fresh_model, config, sample, context)
-    if not isinstance(steps.model, OwnLoss):
+    training: TrainingSource = rows
+    drawn = None
+    if isinstance(steps.model, OwnBatches):
+        training = steps.model.training_source(rows)
+    elif config.negatives and not isinstance(steps.model, OwnLoss):
+        training = drawn = WithNegatives(
+            rows, examples(job.train_files, features, EVAL_BATCH), features, config.negatives
+        )
+    if not isinstance(steps.model, OwnLoss) and drawn is None:
         start_from_counts(steps.model, rows, context)
-    training = steps.model.training_source(rows) if isinstance(steps.model, OwnBatches) else rows
     writer = CheckpointWriter(job, steps, context, report, state)
     judged = evaluation.batches(EVAL_BATCH, evaluation.steps(EVAL_BATCH))
 
     def evaluate() -> dict[str, float]:
-        return steps.evaluate(judged) | own_validation(job, steps.model)
+        ranked = drawn.ranking(steps.model, examples(job.eval_files, features, EVAL_BATCH)) if drawn else {}
+        return steps.evaluate(judged) | own_validation(job, steps.model) | ranked
 
     fit(steps, training, evaluate, config, context, writer.callbacks, writer.record)
     if context.chief:
@@ -103,7 +112,7 @@ def _settle_and_export(job: Job, model: Recommender, features: list[TransformedF
     """Make the best weights the served model, and return what the history has to say of it."""
     model.settle()
     found: dict[str, Any] = {}
-    calibrated = bool(model.output_biases) and not isinstance(model, OwnLoss)
+    calibrated = bool(model.output_biases) and not isinstance(model, OwnLoss) and not job.task.training.negatives
     if calibrated or job.keep_scores:
         labels, logits = scored(model, job.eval_files, features)
         if calibrated:

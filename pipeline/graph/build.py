@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tensorflow_data_validation import StatsOptions
 from tfx.components import ExampleValidator
@@ -43,15 +44,67 @@ def create_pipeline(
 
     `accepted` and `blessed` find what earlier runs left.
     """
-    root = config.runs_folder
     columns = columns_to_json(config.raw_columns.values())
+    # Only our own strategies look at spans.
+    before = {"before": span_number(config.data.span)} if config.data.span and accepted is LatestAcceptedData else {}
+    data = _data_nodes(config, accepted, before)
+    models = _model_nodes(config, columns, data)
+    judges = _judging_nodes(config, columns, blessed, before, data, models)
+    judged = [*data.all(), *models.all(), *judges.all()]
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=f"{config.runs_folder}/artifacts",
+        components=[*judged, _report(config, judged, data, models, judges)],
+        enable_cache=True,
+        metadata_connection_config=connection(config),
+        beam_pipeline_args=pipeline_arguments(config.beam.runner, config.beam.args),
+    )
 
-    ingest = Ingest(config, evidence=f"{root}/refused")
+
+@dataclass(frozen=True)
+class _DataNodes:
+    ingest: BaseNode
+    statistics: BaseNode
+    schema: BaseNode
+    validator: BaseNode
+    accepted: BaseNode
+    gate: BaseNode
+    transform: BaseNode
+
+    def all(self) -> list[BaseNode]:
+        return [
+            self.ingest, self.statistics, self.schema, self.validator, self.accepted, self.gate, self.transform,
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _ModelNodes:
+    candidate: BaseNode
+    retrieval: list[BaseNode]
+    assembler: BaseNode
+    baselines: Mapping[str, BaseNode]
+
+    def all(self) -> list[BaseNode]:
+        return [self.candidate, *self.retrieval, self.assembler, *self.baselines.values()]
+
+
+@dataclass(frozen=True)
+class _JudgingNodes:
+    blessed: BaseNode
+    evaluator: BaseNode
+    serving_check: BaseNode
+    pusher: BaseNode
+
+    def all(self) -> list[BaseNode]:
+        return [self.blessed, self.evaluator, self.serving_check, self.pusher]
+
+
+def _data_nodes(config: Config, accepted: type[ResolverStrategy], before: dict[str, int]) -> _DataNodes:
+    """From logs to transformed examples."""
+    ingest = Ingest(config, evidence=f"{config.runs_folder}/refused")
     statistics = StatisticsGen(examples=ingest.outputs["examples"], stats_options=_statistics_options(config))
     schema = CuratedSchema(config, statistics.outputs["statistics"])
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    # Only our own strategies look at spans.
-    before = {"before": span_number(config.data.span)} if config.data.span and accepted is LatestAcceptedData else {}
     accepted_data = Resolver(strategy_class=accepted, config=before, blessing=Channel(type=DataBlessing)).with_id(
         NodeId.ACCEPTED_DATA
     )
@@ -81,14 +134,19 @@ def create_pipeline(
         transform.with_beam_pipeline_args([f"--direct_num_workers={bundles}", "--direct_running_mode=in_memory"])
     # No channel leads from the verdict to the transform, but nothing may be learnt from data that was refused.
     transform.add_upstream_node(gate)
+    return _DataNodes(ingest, statistics, schema, validator, accepted_data, gate, transform)
+
+
+def _model_nodes(config: Config, columns: str, data: _DataNodes) -> _ModelNodes:
+    """From transformed examples to trained models."""
 
     def train(model, name: str, training=config.training):
         return trainer(
             config,
             model,
             training,
-            transform.outputs["transformed_examples"],
-            transform.outputs["transform_graph"],
+            data.transform.outputs["transformed_examples"],
+            data.transform.outputs["transform_graph"],
         ).with_id(name)
 
     candidate = train(config.model, NodeId.TRAINER)
@@ -100,10 +158,22 @@ def create_pipeline(
     assembler = Assembler(
         config,
         columns,
-        catalogue=ingest.outputs["catalogue"],
+        catalogue=data.ingest.outputs["catalogue"],
         **stages,
     )
     baselines: Mapping[str, BaseNode] = {name: train(m, baseline_node(name)) for name, m in config.baselines.items()}
+    return _ModelNodes(candidate, retrieval, assembler, baselines)
+
+
+def _judging_nodes(
+    config: Config,
+    columns: str,
+    blessed: type[ResolverStrategy],
+    before: dict[str, int],
+    data: _DataNodes,
+    models: _ModelNodes,
+) -> _JudgingNodes:
+    """From trained models to the pushed one."""
     blessed_model = Resolver(
         strategy_class=blessed,
         config={**before, "split": config.split_digest} if blessed is LatestBlessedModel else {},
@@ -112,59 +182,54 @@ def create_pipeline(
     ).with_id(NodeId.BLESSED_MODEL)
     evaluator = Evaluator(
         config,
-        examples=ingest.outputs["examples"],
-        catalogue=ingest.outputs["catalogue"],
-        model=assembler.outputs["model"],
-        report=ingest.outputs["report"],
+        examples=data.ingest.outputs["examples"],
+        catalogue=data.ingest.outputs["catalogue"],
+        model=models.assembler.outputs["model"],
+        report=data.ingest.outputs["report"],
         blessed_model=blessed_model.outputs["model"],
         blessed=blessed_model.outputs["model_blessing"],
-        baselines={name: node.outputs["model"] for name, node in baselines.items()},
+        baselines={name: node.outputs["model"] for name, node in models.baselines.items()},
     )
     serving_check = ServingCheck(
         config,
         columns,
-        model=assembler.outputs["model"],
+        model=models.assembler.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        examples=ingest.outputs["examples"],
+        examples=data.ingest.outputs["examples"],
     )
     pusher = Pusher(
         config,
         columns,
-        model=assembler.outputs["model"],
+        model=models.assembler.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
-        examples=ingest.outputs["examples"],
-        report=ingest.outputs["report"],
-        catalogue=ingest.outputs["catalogue"],
+        examples=data.ingest.outputs["examples"],
+        report=data.ingest.outputs["report"],
+        catalogue=data.ingest.outputs["catalogue"],
     )
-    judged = [
-        ingest, statistics, schema, validator, accepted_data, gate, transform,
-        candidate, *retrieval, assembler, *baselines.values(), blessed_model, evaluator, serving_check, pusher,
-    ]  # fmt: skip
-    report = Report(
+    return _JudgingNodes(blessed_model, evaluator, serving_check, pusher)
+
+
+def _report(
+    config: Config, judged: list[BaseNode], data: _DataNodes, models: _ModelNodes, judges: _JudgingNodes
+) -> Report:
+    """Whatever became of the others."""
+    return Report(
         config,
         nodes=[node.id for node in judged],
-        examples=ingest.outputs["examples"],
-        report=ingest.outputs["report"],
-        statistics=statistics.outputs["statistics"],
-        data_blessing=gate.outputs["blessing"],
-        baseline=accepted_data.outputs["blessing"],
-        transform_graph=transform.outputs["transform_graph"],
-        transformed_examples=transform.outputs["transformed_examples"],
-        model_run=candidate.outputs["model_run"],
-        evaluation=evaluator.outputs["evaluation_result"],
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=serving_check.outputs["blessing"],
-        pushed_model=pusher.outputs["pushed_model"],
+        examples=data.ingest.outputs["examples"],
+        report=data.ingest.outputs["report"],
+        statistics=data.statistics.outputs["statistics"],
+        data_blessing=data.gate.outputs["blessing"],
+        baseline=data.accepted.outputs["blessing"],
+        transform_graph=data.transform.outputs["transform_graph"],
+        transformed_examples=data.transform.outputs["transformed_examples"],
+        model_run=models.candidate.outputs["model_run"],
+        evaluation=judges.evaluator.outputs["evaluation_result"],
+        model_blessing=judges.evaluator.outputs["blessing"],
+        infra_blessing=judges.serving_check.outputs["blessing"],
+        pushed_model=judges.pusher.outputs["pushed_model"],
     )
-    return Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=f"{root}/artifacts",
-        components=[*judged, report],
-        enable_cache=True,
-        metadata_connection_config=connection(config),
-        beam_pipeline_args=pipeline_arguments(config.beam.runner, config.beam.args),
-    )  # fmt: skip
 
 
 def _statistics_options(config: Config) -> StatsOptions | None:

@@ -100,8 +100,8 @@ class Router:
         start = time.perf_counter()
         try:
             answer = await send(CANARY, shadow)
-        except UpstreamError as refused:
-            if refused.code is Code.DEADLINE_EXCEEDED:
+        except (UpstreamError, asyncio.CancelledError) as error:
+            if _waited_in_vain(error):
                 account.late(CANARY, asker, time.perf_counter() - start)
             raise
         account.answered(CANARY, asker, time.perf_counter() - start, answer.scores, shadow=shadow)
@@ -115,13 +115,14 @@ class Router:
         start = time.perf_counter()
         try:
             answer = await send(label)
-        except UpstreamError as refused:
-            fault = refused.code not in _CLIENT_FAULTS
-            self._metrics.requests.add(STABLE, "failed" if fault else "refused")
-            if refused.code is Code.DEADLINE_EXCEEDED:
+        except (UpstreamError, asyncio.CancelledError) as error:
+            if _waited_in_vain(error):
                 account.late(STABLE, asker, time.perf_counter() - start)
-            if fault:
-                account.failed(STABLE, asker)
+            if isinstance(error, UpstreamError):
+                fault = error.code not in _CLIENT_FAULTS
+                self._metrics.requests.add(STABLE, "failed" if fault else "refused")
+                if fault:
+                    account.failed(STABLE, asker)
             raise
         account.answered(STABLE, asker, time.perf_counter() - start, answer.scores)
         self._metrics.requests.add(STABLE, "answered")
@@ -133,6 +134,11 @@ class Router:
         except UpstreamError:
             account.failed(CANARY, asker, shadow=True)
             self._metrics.shadows.add("failed")
+
+
+def _waited_in_vain(error: BaseException) -> bool:
+    """Whether time ran out; a client's own deadline ends the call before the server's word of it comes."""
+    return not isinstance(error, UpstreamError) or error.code is Code.DEADLINE_EXCEEDED
 
 
 def checked_user(user: str) -> str:

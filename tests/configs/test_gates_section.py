@@ -131,3 +131,8 @@ def test_lists_are_judged_where_something_asks_for_them(load):
         load("retrieval.index={lists: 3}")
     with pytest.raises(ConfigError, match=r"retrieval\.training\.epochs"):
         load("retrieval.training={epochs: 0}")
+    with pytest.raises(ConfigError, match=r"retrieval\.candidates: 20 is below 100, the longest list"):
+        load("retrieval={model: {type: two_tower}, candidates: 20}")
+    assert load("retrieval={model: {type: two_tower}, candidates: 20}", "evaluation.ranking={k: [20]}").ranking.k == [
+        20
+    ]

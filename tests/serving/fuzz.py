@@ -349,6 +349,7 @@ def targets(folder: pathlib.Path) -> Iterator[dict[str, ServerProcess]]:
         port, rest_port = unused_port(), unused_port()
         command = [pathlib.Path(sys.executable).parent / "recsys", "release", "route", config, "--host=127.0.0.1"]
         command += [f"--port={port}", f"--rest-port={rest_port}", f"--rest-server={server.rest_address}"]
+        command += ["--admin-port=0"]
         log = folder / "router.log"
         with log.open("wb") as out:
             process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, cwd=ROOT)
