@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.model import Training
-from models.base import OwnValidation, TrainingSource
+from models.base import OwnLoss, OwnValidation, TrainingSource
 from models.training.context import WorkerContext
 from models.training.negatives import RANKED
 from models.training.steps import Steps
