@@ -22,8 +22,8 @@ from configs.tuning import Tuning
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
-    "lr": LR(type="lr", l2=1e-5),
-    "fm": FM(type="fm", l2=0.01),
+    "lr": LR(type="lr"),
+    "fm": FM(type="fm"),
 }
 
 
@@ -82,24 +82,7 @@ class Config(Section):
     def _parts_agree(self) -> Config:
         data = self.data
         check_features(self.features, data)
-        try:
-            columns = _raw_columns(self.features, data.time, data.per_second)
-        except ValueError as error:
-            raise ValueError(f"features: {error}") from None
-        label = data.label.column if data.label else None
-        for name, column in (*data.roles.items(), ("display", data.display)):
-            if column in DERIVED_COLUMNS or (column == LABEL and column != label):
-                raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
-        for reserved in (*DERIVED_COLUMNS, LABEL, WEIGHT):
-            if reserved != label and (reserved in columns or reserved in self.features):
-                raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
-        if label in columns:
-            raise ValueError(f"features: the label column {label!r} cannot be a feature: it is the answer")
-        if data.weight in columns:
-            raise ValueError(
-                f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
-                "it: it cannot be a feature"
-            )
+        self._check_columns()
         for place, model in (("model", self.model), *((f"baselines.{n}", m) for n, m in self.baselines.items())):
             self._check_model(place, model)
         of_their_own: dict[str, Contender | Retrieval] = {f"models.{name}": c for name, c in self.models.items()}
@@ -135,6 +118,28 @@ class Config(Section):
             if name in (BLESSED, EACH_BASELINE, "blessed_best", "candidate"):
                 raise ValueError(f"baselines: the name {name!r} is taken")
         return self
+
+    def _check_columns(self) -> None:
+        """Raise ValueError where a column that means something else is a feature, or one that ingest adds."""
+        data = self.data
+        try:
+            columns = _raw_columns(self.features, data.time, data.per_second)
+        except ValueError as error:
+            raise ValueError(f"features: {error}") from None
+        label = data.label.column if data.label else None
+        for name, column in (*data.roles.items(), ("display", data.display)):
+            if column in DERIVED_COLUMNS or (column == LABEL and column != label):
+                raise ValueError(f"data.{name}: {column!r} is a column that ingest adds itself; rename yours")
+        for reserved in (*DERIVED_COLUMNS, LABEL, WEIGHT):
+            if reserved != label and (reserved in columns or reserved in self.features):
+                raise ValueError(f"features: column {reserved!r} is one that ingest adds itself; rename yours")
+        if label in columns:
+            raise ValueError(f"features: the label column {label!r} cannot be a feature: it is the answer")
+        if data.weight in columns:
+            raise ValueError(
+                f"features: {data.weight!r} is data.weight, which says how much a row counts and is known only after "
+                "it: it cannot be a feature"
+            )
 
     def _check_gates(self) -> None:
         """Raise ValueError where a gate names what is not there."""

@@ -18,6 +18,7 @@ from tfx.components.transform import executor as stock_transform
 from tfx.types import standard_artifacts
 
 from benchmarks import evaluator, ingest
+from components.beam import pipeline_arguments
 from components.evaluator import component as our_evaluator
 from components.ingest.splitting import SPLITS
 from components.statistics import StatisticsExecutor
@@ -32,7 +33,8 @@ FEATURES = {
     "price": {"kind": "numeric", "of": "item"},
     "hour": {"kind": "time", "part": "hour"},
 }
-ARGUMENTS = [ingest.RUNNER, "--direct_num_workers=4", "--direct_running_mode=in_memory"]
+FILES = ["--direct_num_workers=4", "--direct_running_mode=in_memory"]  # as the pipeline has it: at least four files
+ARGUMENTS = {"ours": pipeline_arguments("FnApiRunner", []), "stock": [ingest.RUNNER]}
 
 
 def examples_in(folder: Path) -> standard_artifacts.Examples:
@@ -57,7 +59,7 @@ def run_ingest(folder: Path, who: str) -> None:
 def run_statistics(folder: Path, who: str) -> None:
     cls = {"ours": StatisticsExecutor, "stock": stock_statistics.Executor}[who]
     statistics = artifact(standard_artifacts.ExampleStatistics, folder / "statistics" / who)
-    context = cls.Context(beam_pipeline_args=[ingest.RUNNER], tmp_dir=str(folder / "temporary"))
+    context = cls.Context(beam_pipeline_args=ARGUMENTS[who], tmp_dir=str(folder / "temporary"))
     cls(context).Do({"examples": [examples_in(folder)]}, {"statistics": [statistics]}, {})
 
 
@@ -71,7 +73,7 @@ def run_transform(folder: Path, who: str) -> None:
     if who == "stock":  # as TFX has it where nothing is said
         outputs["updated_analyzer_cache"] = [artifact(standard_artifacts.TransformCache, output / "cache")]
     schema = artifact(standard_artifacts.Schema, folder / "schema")
-    context = cls.Context(beam_pipeline_args=ARGUMENTS, tmp_dir=str(folder / "temporary"))
+    context = cls.Context(beam_pipeline_args=[*ARGUMENTS[who], *FILES], tmp_dir=str(folder / "temporary"))
     cls(context).Do(
         {"examples": [examples_in(folder)], "schema": [schema]},
         outputs,

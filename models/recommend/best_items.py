@@ -84,9 +84,9 @@ class BestItems(tf.Module):
         )
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """Return the inputs by name. `k` is [1] or [batch]; `exclude` is [1, items] or [batch, items], "" for none."""
+        """Return the inputs by name. `k` is [], [1] or [batch]; `exclude` is [1, n] or [batch, n], "" for none."""
         return named_input_specs(self._asked.values()) | {
-            "k": tf.TensorSpec([None], tf.int64, "k"),
+            "k": tf.TensorSpec(None, tf.int64, "k"),
             "exclude": tf.TensorSpec([None, None], tf.string, "exclude"),
         }
 
@@ -111,6 +111,7 @@ class BestItems(tf.Module):
 
     def _answer(self, given: Columns, ranker: Ranker | None) -> dict[str, tf.Tensor]:
         given = self.defaults() | dict(given)
+        given["k"] = tf.reshape(given["k"], [-1])
         batch = tf.reduce_max(tf.stack([tf.shape(x)[0] for x in given.values()]))
         given = {n: tf.broadcast_to(x, tf.concat([[batch], tf.shape(x)[1:]], axis=0)) for n, x in given.items()}
         k, exclude = given.pop("k"), given.pop("exclude")

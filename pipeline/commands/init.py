@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from configs.data import FileFormat, TimeUnit
+
+if TYPE_CHECKING:
+    from pipeline.proposal import Proposal
 
 
 def init(
@@ -39,22 +42,19 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the config.")] = False,
 ) -> None:
     """Look at logs, propose a config and a first schema, and say what was guessed."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from configs import ConfigError
     from pipeline.quiet import quiet
 
-    for one, other in (("--label", "--positives-only"), ("--time", "--timeless")):
-        if (label if one == "--label" else time) and (positives_only if one == "--label" else timeless):
+    for one, other, both in (
+        ("--label", "--positives-only", label and positives_only),
+        ("--positive", "--positives-only", positive and positives_only),
+        ("--time", "--timeless", time and timeless),
+        ("--time-format", "--time-unit", time_format and time_unit),
+    ):
+        if both:
             raise ConfigError(f"{one} and {other} exclude each other")
     if (time_format or time_unit) and not time:
         raise ConfigError("--time-format and --time-unit say how the column of --time is written: name it too")
-    if time_format and time_unit:
-        raise ConfigError("--time-format and --time-unit exclude each other")
-    if positive and positives_only:
-        raise ConfigError("--positive and --positives-only exclude each other")
     with quiet(os.devnull):
         from pipeline.proposal import Given, propose
 
@@ -64,6 +64,16 @@ def init(
         proposal = propose(str(data), name, given)
         target = output or Path("configs") / f"{proposal.name}.yaml"
         schema = proposal.write(target, overwrite=force)
+    _show(proposal)
+    print(f"\nwritten: {target} and {schema}")
+    print(f"Look both over: guesses are guesses. Then: recsys run {target}")
+
+
+def _show(proposal: Proposal) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     console = Console(highlight=False)
     table = Table("column", "role", "why", box=None, pad_edge=False, header_style="bold")
     for guess in proposal.guesses:
@@ -71,5 +81,3 @@ def init(
     console.print(table)
     for warning in proposal.warnings:
         console.print(f"\n[yellow]warning[/yellow]  {escape(warning)}")
-    console.print(f"\nwritten: {target} and {schema}")
-    console.print(f"Look both over: guesses are guesses. Then: recsys run {target}")

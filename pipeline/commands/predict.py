@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.commands.context import ConfigPath, Overrides, command
 
 if TYPE_CHECKING:
+    from components.catalogue import Items
     from configs import Config
+    from serving.client import Client, SavedModelClient
 
 
 def predict(
@@ -35,16 +39,9 @@ def predict(
 ) -> None:
     """Show the items that the newest served version recommends to a user."""
     import json
-    from itertools import islice
 
-    from rich.console import Console
-    from rich.table import Table
-
-    exclude = exclude or []
     with command(config, set_, "predict") as (settings, terminal):
         from components.catalogue import Catalogue, newest_version
-        from components.versions import signatures_of
-        from models.recommend import RECOMMEND
         from serving.client import connect
 
         given = _context(settings, context or [])
@@ -53,19 +50,13 @@ def predict(
         known = catalogue.user(user)
         items = catalogue.items()
         one = {name: [value] for name, value in {settings.data.user: user, **(known or {}), **given}.items()}
-        asked = {name: value for name, value in one.items() if name in settings.raw_columns}
+        recommends = _recommends(newest)
         with connect(target or newest.absolute().as_uri(), settings.model_name, label=label) as client:
-            recommends = RECOMMEND in signatures_of(newest)
             if recommends:
-                left_out = {"exclude": [exclude]} if exclude else {}
-                prediction = client.predict({**asked, "k": [top], **left_out}, signature=RECOMMEND)
-                found = zip(*(prediction.outputs[name][0] for name in ("items", "scores")), strict=True)
-                best = [(i.decode() if isinstance(i, bytes) else str(i), float(score)) for i, score in found]
+                asked = {name: value for name, value in one.items() if name in settings.raw_columns}
+                best, served = _recommended(client, asked, top, exclude or [])
             else:
-                prediction = client.predict({**items.columns, **one}, signature="rank")
-                scores = prediction.outputs["scores"]
-                order = (i for i in scores.argsort(kind="stable")[::-1] if items.ids[i] not in exclude)
-                best = [(items.ids[i], float(scores[i])) for i in islice(order, top)]
+                best, served = _ranked(client, one, items, top, exclude or [])
         names = dict(zip(items.ids, items.names, strict=True))
         rows: list[dict[str, Any]] = [
             {"rank": place, "item": item, "name": names.get(item, ""), "score": round(score, 6)}
@@ -73,7 +64,7 @@ def predict(
         ]
         answer = {
             "model": settings.model_name,
-            "version": prediction.version,
+            "version": served,
             "user": user,
             "known": known is not None,
             "items": rows,
@@ -81,16 +72,51 @@ def predict(
         if as_json:
             print(json.dumps(answer, ensure_ascii=False), file=terminal)
             return
-        console = Console(file=terminal, highlight=False)
-        who = _who(known)
-        console.print(f"[bold]user {user}[/bold]  {who}")
-        table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
-        console.print(table)
-        version = prediction.version or label or "served"
-        among = "" if recommends else f"best of {len(items.ids):,} items, "
-        console.print(f"{among}{'recommended by' if recommends else 'says'} {settings.model_name} version {version}")
+        among = "recommended by" if recommends else f"best of {len(items.ids):,} items, says"
+        version = served or label or "served"
+        _show(terminal, f"[bold]user {user}[/bold]  {_who(known)}", rows)
+        print(f"{among} {settings.model_name} version {version}", file=terminal)
+
+
+def _recommends(version: Path) -> bool:
+    from components.versions import signatures_of
+    from models.recommend import RECOMMEND
+
+    return RECOMMEND in signatures_of(version)
+
+
+def _recommended(
+    client: Client | SavedModelClient, asked: Mapping[str, Any], top: int, exclude: list[str]
+) -> tuple[list[tuple[str, float]], int | None]:
+    """Return the best items with their scores, as the served model finds and orders them, and its version."""
+    from models.recommend import RECOMMEND
+
+    left_out = {"exclude": [exclude]} if exclude else {}
+    prediction = client.predict({**asked, "k": [top], **left_out}, signature=RECOMMEND)
+    found = zip(*(prediction.outputs[name][0] for name in ("items", "scores")), strict=True)
+    return [(i.decode() if isinstance(i, bytes) else str(i), float(score)) for i, score in found], prediction.version
+
+
+def _ranked(
+    client: Client | SavedModelClient, one: Mapping[str, Any], items: Items, top: int, exclude: list[str]
+) -> tuple[list[tuple[str, float]], int | None]:
+    """Return the best of all items with their scores, and the version that scored them."""
+    prediction = client.predict({**items.columns, **one}, signature="rank")
+    scores = prediction.outputs["scores"]
+    order = (i for i in scores.argsort(kind="stable")[::-1] if items.ids[i] not in exclude)
+    return [(items.ids[i], float(scores[i])) for i in islice(order, top)], prediction.version
+
+
+def _show(terminal: IO[str], who: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=terminal, highlight=False)
+    console.print(who)
+    table = Table("", "item", "name", "score", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(str(row["rank"]), row["item"], row["name"], f"{row['score']:.4f}")
+    console.print(table)
 
 
 def _who(known: Mapping[str, Any] | None) -> str:
@@ -113,19 +139,19 @@ def _context(settings: Config, given: list[str]) -> dict[str, Any]:
             known = ", ".join(columns) or "none: no feature is of the context"
             raise ConfigError(f"--context {text}: expected NAME=VALUE with a column of the context; there are {known}")
         try:
-            found[name] = _CELLS[columns[name].type](value)
+            found[name] = _cell(columns[name].type, value, settings.data.per_second)
         except ValueError:
-            what = {"float": "a number", "int64": "seconds since 1970 or an ISO 8601 time"}[columns[name].type]
+            unit = settings.data.time_unit if settings.data.per_second > 1 else "s"
+            what = "a number" if columns[name].type == "float" else f"{unit} since 1970 or an ISO 8601 time"
             raise ConfigError(f"--context {text}: expected {what}") from None
     return found
 
 
-def _seconds(text: str) -> int:
-    """Read seconds since 1970, or an ISO 8601 time, in UTC where it names no zone. Raises ValueError."""
+def _cell(kind: str, text: str, per_second: int) -> str | float | int:
+    """Read a cell; a time is a number in the logs' unit or ISO 8601, in UTC without a zone. Raises ValueError."""
+    if kind != "int64":
+        return text if kind == "string" else float(text)
     if text.lstrip("-").isdecimal():
         return int(text)
     time = datetime.fromisoformat(text)
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
-
-
-_CELLS: dict[str, Callable[[str], Any]] = {"string": str, "float": float, "int64": _seconds}
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()) * per_second

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from serving.server import memory
 from serving.server.flags import ServerOptions, parse, read_model_server_config, usage
 from serving.server.status import Code, ServingError
 
@@ -306,7 +305,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         sys.exit(supervise(arguments, options.num_processes))
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    memory.keep_large_blocks_apart()
     _run(options)
 
 

@@ -7,9 +7,6 @@ import ctypes.util
 import functools
 from typing import Any
 
-_M_MMAP_THRESHOLD = -3
-_MMAP_BYTES = 4 << 20
-
 
 @functools.cache
 def _c_library() -> Any:
@@ -21,14 +18,3 @@ def give_back() -> None:
     trim = getattr(_c_library(), "malloc_trim", None)
     if trim:
         trim(0)
-
-
-def keep_large_blocks_apart() -> None:
-    """Have large blocks returned as soon as they are freed.
-
-    glibc raises the size from which blocks are mapped by themselves each time such a block is freed; after a few large
-    requests the next ones would be cut from the heap and leave holes in it.
-    """
-    set_option = getattr(_c_library(), "mallopt", None)
-    if set_option:
-        set_option(_M_MMAP_THRESHOLD, _MMAP_BYTES)

@@ -27,7 +27,7 @@ def config(tmp_path):
 
 
 def test_ctrl_c_has_a_code_of_its_own_and_says_the_way_on(config, monkeypatch, capfd):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module, "run", interrupted)
@@ -36,7 +36,7 @@ def test_ctrl_c_has_a_code_of_its_own_and_says_the_way_on(config, monkeypatch, c
 
 
 def test_a_folder_that_is_busy_is_said_and_nothing_else(config, monkeypatch, capfd):
-    def busy(*_):
+    def busy(*_, **__):
         raise BusyError("runs: another run is under way (process 1). Wait for it, or stop it.")
 
     monkeypatch.setattr(run_module, "run", busy)
@@ -57,7 +57,7 @@ def test_a_folder_is_held_once(tmp_path):
         ("color=red", "expected NAME=VALUE with a column of the context; there are device, price, t"),
         ("device", "expected NAME=VALUE"),
         ("price=dear", "expected a number"),
-        ("t=soon", "expected seconds since 1970 or an ISO 8601 time"),
+        ("t=soon", "expected s since 1970 or an ISO 8601 time"),
     ],
 )
 def test_predict_takes_the_context_that_the_config_has(config, capfd, given, said):

@@ -211,6 +211,7 @@ def test_a_server_recommends_and_says_what_is_wrong(assembled):
                 assert names == expected[0]
                 np.testing.assert_allclose(found["scores"], values, atol=1e-5)
                 assert request(user=["ann", "nobody"], k=[2])["items"].shape == (2, 2)
+                assert request(k=2)["items"].shape == (1, 2)
                 assert request(k=[1000])["counts"].tolist() == [10]
                 assert request(exclude=[["unknown", names[0]]])["counts"].tolist() == [len(names) - 1]
                 assert request(exclude=[IDS])["counts"].tolist() == [0]
