@@ -2,7 +2,7 @@
 RUN := .venv/bin
 
 .PHONY: help setup lint docs demo airflow test bench-intervals bench-serving bench-canary bench-evaluator bench-ingest bench-pipeline \
-	bench-movielens bench-training bench-topk bench-recommend bench-topn fuzz-serving soak-serving soak-training
+	bench-movielens bench-training bench-defaults bench-topk bench-recommend bench-topn fuzz-serving soak-serving soak-training
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +58,9 @@ bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by t
 
 bench-topk: setup ## the search for the best of a million items: exact and by inverted lists, on one core
 	@TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topk
+
+bench-defaults: setup ## what `recsys init` proposes, untouched, on ten logs, three seeds, against its baselines and scikit-learn
+	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.defaults
 
 bench-recommend: setup ## a request to the signature recommend: two towers and DeepFM in one SavedModel, on one core
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.recommend

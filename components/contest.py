@@ -135,13 +135,14 @@ def measure(
             cold = rows[rows[column] == b"yes"]
             if len(cold):
                 metrics[name] = _metrics(cold)
-    epochs = [epoch["seconds"] for epoch in history["epochs"] if "seconds" in epoch] or [history["seconds"]]
-    count = _count(f"{data.transformed}/Split-train")
+    speeds = [e["examples"] / max(e["seconds"], 1e-3) for e in history["epochs"] if "examples" in e]
+    if not speeds:
+        speeds = [_count(f"{data.transformed}/Split-train") / max(history["seconds"], 1e-3)]
     return Figures(
         seed,
         metrics,
         history["parameters"],
-        count / max(statistics.median(epochs), 1e-3),
+        statistics.median(speeds),
         history["seconds"],
         history["best_epoch"],
     )
@@ -160,6 +161,8 @@ def _of_lists(config: Config, model: str, data: Data, split: str) -> dict[str, f
 
 def counted(entry: Entry) -> bool:
     """Return whether all seeds give the same model."""
+    if not entry.model.implementation:  # of a family, whatever it chooses
+        return False
     made = implementation(type(entry.model))
     return issubclass(made, ClosedForm) and not made.seeded
 

@@ -17,8 +17,16 @@ from optuna.trial import TrialState
 
 from components.contest import Data, fit, training_task
 from configs import Config, ConfigError, config_from_tree, digest
+from configs.model.base import Regularized
 from configs.tuning import Range
 
+# Each holds the default itself, so that the first trial is the config as it is.
+DEFAULT_SPACE: Mapping[str, Range] = {
+    "model.l2": Range(choices=[None, 0.003, 0.01, 0.03]),
+    "model.embedding_dim": Range(choices=[8, 16, 32]),
+    "model.dropout": Range.model_validate({"from": 0.0, "to": 0.7}),
+    "training.learning_rate": Range(choices=[None, 0.001, 0.003, 0.01]),
+}
 STUDIES_FILE = "studies.sqlite"
 
 
@@ -52,7 +60,7 @@ def search(
     tuning = config.tuning
     study = optuna.create_study(
         storage=f"sqlite:///{folder}/{STUDIES_FILE}",
-        study_name=digest(config.model, config.training, tuning.space, tuning.seed, data.transformed),
+        study_name=digest(config.model, config.training, space_of(config), tuning.seed, data.transformed),
         direction="maximize",
         load_if_exists=True,
     )
@@ -68,7 +76,7 @@ def search(
         if len(study.trials) > 3 * tuning.trials + 10:
             raise RuntimeError(f"{len(study.trials) - len(finished)} trials ended without an AUC; see the log")
         trial = study.ask()
-        values = {key: _suggest(trial, key, range_) for key, range_ in tuning.space.items()}
+        values = {key: _suggest(trial, key, range_) for key, range_ in space_of(config).items()}
         report(describe(values))
         tried = with_values(config, values)
         began = time.monotonic()
@@ -84,14 +92,24 @@ def search(
     return sorted(map(_trial, finished), key=lambda t: (-t.eval_auc, t.number))
 
 
+def space_of(config: Config) -> Mapping[str, Range]:
+    """Return `tuning.space`; where it is empty, that of the keys that the config's model has of DEFAULT_SPACE."""
+    if config.tuning.space:
+        return config.tuning.space
+    if not isinstance(config.model, Regularized):
+        return {}
+    known = type(config.model).model_fields
+    return {key: r for key, r in DEFAULT_SPACE.items() if not key.startswith("model.") or key[6:] in known}
+
+
 def check_space(config: Config) -> None:
     """Raise ConfigError where there is nothing to search, or a key or value of the space is none of the config's."""
-    if not config.tuning.space:
+    if not space_of(config):
         raise ConfigError(
-            f"{config.path}: tuning.space is empty: name what may change, such as "
-            "`tuning: {space: {training.learning_rate: {from: 0.0005, to: 0.02, log: true}}}`"
+            f"{config.path}: model {config.model.type} has nothing to tune by default: name a type such as deepfm, "
+            "or what may change, as `tuning: {space: {training.learning_rate: {from: 0.0005, to: 0.02, log: true}}}`"
         )
-    for key, range_ in config.tuning.space.items():
+    for key, range_ in space_of(config).items():
         for value in range_.choices if range_.choices is not None else range_.bounds:
             try:
                 with_values(config, {key: int(value) if range_.whole else value})
@@ -114,10 +132,8 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 def describe(values: Mapping[str, Any]) -> str:
     """Return values in a line: `dropout 0.4, learning_rate 0.003`."""
-    return ", ".join(
-        f"{key.partition('.')[2]} {value:.4g}" if isinstance(value, float) else f"{key.partition('.')[2]} {value}"
-        for key, value in values.items()
-    )
+    words = {key: f"{v:.4g}" if isinstance(v, float) else "default" if v is None else v for key, v in values.items()}
+    return ", ".join(f"{key.partition('.')[2]} {word}" for key, word in words.items())
 
 
 def _suggest(trial: optuna.Trial, key: str, range_: Range) -> Any:
@@ -133,7 +149,7 @@ def _own_values(config: Config) -> dict[str, Any] | None:
     """Return the config's values at the keys of the space, as Optuna takes them; None where one lies outside."""
     tree = config.model_dump(mode="json", by_alias=True)
     own: dict[str, Any] = {}
-    for key, range_ in config.tuning.space.items():
+    for key, range_ in space_of(config).items():
         node: Any = tree
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None

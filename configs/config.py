@@ -22,8 +22,8 @@ from configs.tuning import Tuning
 
 BASELINES: Mapping[str, Model] = {
     "item_mean": ItemMean(type="item_mean"),
-    "lr": LR(type="lr", l2=1e-5),
-    "fm": FM(type="fm", l2=0.01),
+    "lr": LR(type="lr"),
+    "fm": FM(type="fm"),
 }
 
 

@@ -43,7 +43,9 @@ class Tuning(Section):
     """What `recsys tune` tries. Every trial trains on the train split and is judged by eval AUC; test is not read."""
 
     space: dict[Annotated[str, Field(pattern=r"^(model|training)\..+")], Range] = Field(
-        default={}, description="Keys of the config below `model` and `training`, and the values to try for each."
+        default={},
+        description="Keys of the config below `model` and `training`, and the values to try for each. Default: l2, "
+        "embedding_dim and dropout of the model, those that it has, and the step size.",
     )
     trials: int = Field(default=20, ge=1, description="How many trials in all, those of earlier calls counted.")
     seed: int = Field(default=1, ge=0, description="Seed of the search.")

@@ -87,6 +87,7 @@ def generate(
     days: float = 28.0,
     click_rate: float = 0.2,
     late: float = 0.3,
+    drift: float = 1.0,
     probability: bool = False,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Generated:
@@ -96,7 +97,8 @@ def generate(
     `categories` (separated by `|`), `price`, `title`, and with `probability` the true `click_probability`. The same
     arguments give the same bytes; neither the format nor `files` changes the rows. They are in order of time but where
     sessions run over the end of a chunk of 131,072 rows. With more than one file they are
-    named NAME-00000-of-00004.EXT and so on. `late` is the share of users and of items that appear after the start.
+    named NAME-00000-of-00004.EXT and so on. `late` is the share of users and of items that appear after the start,
+    `drift` scales how much items rise and fall over time.
     `advance` is told the rows of each chunk as they are written. Raises ValueError for arguments out of range and
     OSError where a file cannot be written; each file appears by one rename.
     """
@@ -111,7 +113,7 @@ def generate(
     _require(0 < click_rate < 1, f"click_rate: expected between 0 and 1, got {click_rate}")
     _require(0 <= late <= 0.9, f"late: expected from 0 to 0.9, got {late}")
 
-    world = _World(np.random.default_rng([seed, 0]), users, items, late, days, click_rate)
+    world = _World(np.random.default_rng([seed, 0]), users, items, late, days, click_rate, drift)
     names = [path] if files == 1 else [path.with_name(f"{stem}-{n:05}-of-{files:05}{extension}") for n in range(files)]
     ends = [rows * (n + 1) // files for n in range(files)]
     whole, newest = _Scores(), _Scores()
@@ -185,7 +187,14 @@ class _World:
     """Users, items and the true model. Tables are indexed by user or item number."""
 
     def __init__(
-        self, rng: np.random.Generator, users: int, items: int, late: float, days: float, click_rate: float
+        self,
+        rng: np.random.Generator,
+        users: int,
+        items: int,
+        late: float,
+        days: float,
+        click_rate: float,
+        drift: float = 1.0,
     ) -> None:
         self._days = days
         self._users = _Population(rng, users, 0.7, late)
@@ -210,7 +219,7 @@ class _World:
         self._style = rng.normal(0, 0.6, (items, _TASTES)).astype(np.float32)
         self._user_effect = rng.normal(0, 0.5, users)
         self._item_effect = rng.normal(0, 0.7, items) - np.where(no_price, 0.3, 0.25 * (np.log(price) - 2.5))
-        self._item_trend = rng.normal(0, 0.6, items)
+        self._item_trend = drift * rng.normal(0, 0.6, items)
         self._device_hour = rng.normal(0, 0.2, (len(_DEVICES), 24)) + rng.normal(0, 0.3, (len(_DEVICES), 1))
 
         self._user_ids = _numbered(users)

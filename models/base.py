@@ -50,6 +50,19 @@ class Recommender(keras.Model, ABC):
     def call(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         """Return the logits, [batch] float32. Losses of layers (`add_loss`) are means over the batch."""
 
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The weights that a constant added to all logits is added to; none where there is no such weight.
+
+        Training starts them at the logit of the base rate, and corrects them on the eval examples in the end.
+        """
+        return []
+
+    def shift(self, by: float) -> None:
+        """Add a constant to all logits, once built."""
+        for bias in self.output_biases:
+            bias.assign_add(tf.fill(bias.shape, tf.constant(by, bias.dtype)))
+
     def settle(self) -> None:
         """Do what is left once the best weights are known, before `index` and export."""
         for layer in table_layers(self):

@@ -25,7 +25,7 @@ class DCN(Recommender):
         self._crosses = [Cross(config.rank) for _ in range(config.cross_layers)]
         self._stacked = config.structure == "stacked"
         self._linear = keras.layers.Dense(1)
-        self._deep = deep_network(config.hidden, config.dropout)
+        self._deep = deep_network(config.hidden, config.dropout, bias=self._stacked)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -36,6 +36,11 @@ class DCN(Recommender):
         deep = self._deep(crossed if self._stacked else first, training=training)
         # Stacked, the paper has the deep part alone above the crosses; parallel, one linear layer above both.
         return tf.squeeze(deep if self._stacked else deep + self._linear(crossed), axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The bias of the last layer."""
+        return [self._deep.layers[-1].bias if self._stacked else self._linear.bias]
 
 
 class Cross(keras.layers.Layer):

@@ -24,7 +24,7 @@ class DeepFM(Recommender, Explainable):
         self._hide = HideIds(features, config.id_dropout)
         self._first_order = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding(features, config.embedding_dim, config.l2)
-        self._deep = deep_network(config.hidden, config.dropout)
+        self._deep = deep_network(config.hidden, config.dropout, zero=True)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -32,6 +32,11 @@ class DeepFM(Recommender, Explainable):
         fields = self._embedding(inputs)
         deep = tf.squeeze(self._deep(fields, training=training), axis=1)
         return self._first_order(inputs) + pairwise_interactions(fields) + deep
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._first_order.bias]
 
     def parts(self, inputs) -> dict[str, tf.Tensor]:
         """Return what adds up to the logits: the FM's parts, the deep part of no feature, [batch], and each feature's

@@ -30,7 +30,7 @@ class DIEN(Recommender):
         self._embedding = FieldEmbedding(self._plain, config.embedding_dim, config.l2)
         self._extractors = [keras.layers.GRU(config.embedding_dim, return_sequences=True) for _ in self._sequences]
         self._evolutions = [Evolution(config.embedding_dim) for _ in self._sequences]
-        self._deep = deep_network(config.hidden, config.dropout, config.activation)
+        self._deep = deep_network(config.hidden, config.dropout, config.activation, bias=True)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -51,6 +51,11 @@ class DIEN(Recommender):
             interests.append(evolve([states, item[of], given]))
         stacked = tf.concat([fields, tf.stack(interests, axis=1)], axis=1)
         return tf.squeeze(self._deep(stacked, training=training), axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The bias of the last layer."""
+        return [self._deep.layers[-1].bias]
 
 
 def next_event_loss(states: tf.Tensor, events: tf.Tensor, others: tf.Tensor, given: tf.Tensor) -> tf.Tensor:

@@ -27,7 +27,7 @@ class DIN(Recommender):
         self._hide = HideIds(features, config.id_dropout)
         self._embedding = FieldEmbedding(self._plain, config.embedding_dim, config.l2)
         self._units = [Interest(config.attention) for _ in self._sequences]
-        self._deep = deep_network(config.hidden, config.dropout, config.activation)
+        self._deep = deep_network(config.hidden, config.dropout, config.activation, bias=True)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
@@ -41,6 +41,11 @@ class DIN(Recommender):
             interests.append(unit([self._embedding.look_up(of, ids), item[of], ids]))
         stacked = tf.concat([fields, tf.stack(interests, axis=1)], axis=1)
         return tf.squeeze(self._deep(stacked, training=training), axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The bias of the last layer."""
+        return [self._deep.layers[-1].bias]
 
 
 class Interest(keras.layers.Layer):

@@ -40,3 +40,8 @@ class KnownOrContent(Recommender):
             # 0 is a missing id, which is none that training has met.
             unknown |= tf.equal(ids, 0) | (tf.greater_equal(ids, low) & tf.less(ids, high))
         return tf.where(unknown, content, known)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """Those of both models."""
+        return [*self._known.output_biases, *self._content.output_biases]

@@ -29,6 +29,11 @@ class FM(Recommender, Explainable):
         inputs = self._hide(inputs, training=training)
         return self._first_order(inputs) + pairwise_interactions(self._embedding(inputs))
 
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._first_order.bias]
+
     def parts(self, inputs) -> dict[str, tf.Tensor]:
         """Return what adds up to the logits: the first order's parts and all pairs, [batch, fields, fields]."""
         return {**self._first_order.parts(inputs), "pairs": interactions(self._embedding(inputs))}

@@ -40,3 +40,8 @@ class ItemMean(Recommender, ClosedForm):
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
         return tf.gather(self._logits, inputs[self._item.name])
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The logits themselves."""
+        return [self._logits]

@@ -25,6 +25,11 @@ class LR(Recommender, Explainable):
         """Return the logits."""
         return self._first_order(self._hide(inputs, training=training))
 
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._first_order.bias]
+
     def parts(self, inputs) -> dict[str, tf.Tensor]:
         """Return what adds up to the logits: the bias, [batch], and each feature's weight, [batch, fields]."""
         return self._first_order.parts(inputs)

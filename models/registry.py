@@ -39,6 +39,7 @@ def capabilities() -> dict[str, list[str]]:
     return {
         name: [c.__name__ for c in CAPABILITIES if issubclass(implementation(config), c)]
         for name, config in MODELS.items()
+        if config.implementation
     }
 
 

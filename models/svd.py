@@ -31,3 +31,8 @@ class SVD(Recommender):
         inputs = self._hide(inputs, training=training)
         user, item = tf.unstack(self._factors(inputs), axis=1)
         return self._biases(inputs) + tf.reduce_sum(user * item, axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._biases.bias]

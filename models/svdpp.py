@@ -39,3 +39,8 @@ class SVDpp(Recommender):
             count = tf.reduce_sum(tf.cast(tf.not_equal(inputs[sequence.name], PADDING), mean.dtype), axis=1)
             user += tf.sqrt(count)[:, tf.newaxis] * mean  # a sum over sqrt(n) is sqrt(n) means
         return self._biases(inputs) + tf.reduce_sum(user * item, axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._biases.bias]

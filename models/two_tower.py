@@ -18,7 +18,7 @@ from transforms.transformed import TransformedFeature, id_of
 
 
 class TwoTower(Recommender, VectorRetriever):
-    """Transformed features -> logits [batch]: user's vector . item's vector + a bias of each.
+    """Transformed features -> logits [batch]: user's vector . item's vector + a bias of each + one of all.
 
     Nothing of the item is in the user's tower, so the best items of all are found without scoring each anew:
     `index` keeps the vectors of the items of the training examples, `retrieve` searches them. It is trained on the
@@ -36,6 +36,7 @@ class TwoTower(Recommender, VectorRetriever):
         self._hide = HideIds(features, config.id_dropout)
         self._user_tower = Tower(of_user, config)
         self._item_tower = Tower(self._of_item, config)
+        self._bias = self.add_weight(name="bias", shape=[], initializer="zeros")
         self.top_k = config.top_k
         self.recall_target = config.recall_target
 
@@ -43,7 +44,7 @@ class TwoTower(Recommender, VectorRetriever):
         """Return the logits."""
         inputs = self._hide(inputs, training=training)
         user, item = self._user_tower(inputs, training=training), self._item_tower(inputs, training=training)
-        return tf.reduce_sum(user[:, :-1] * item[:, :-1], axis=1) + user[:, -1] + item[:, -1]
+        return tf.reduce_sum(user[:, :-1] * item[:, :-1], axis=1) + user[:, -1] + item[:, -1] + self._bias
 
     def index(self, examples: tf.data.Dataset) -> None:
         """Keep the vectors of the known items, their features taken from batches of (features, labels)."""
@@ -61,7 +62,12 @@ class TwoTower(Recommender, VectorRetriever):
     def user_vectors(self, inputs) -> tf.Tensor:
         """Return the users' vectors, [batch, output_dim + 2]: the vector, its bias, and 1 for the item's."""
         user = self._user_tower(inputs)
-        return tf.concat([user, tf.ones_like(user[:, -1:])], axis=1)
+        return tf.concat([user[:, :-1], user[:, -1:] + self._bias, tf.ones_like(user[:, -1:])], axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The bias of all logits."""
+        return [self._bias]
 
     @property
     def item_vectors(self) -> tf.Variable:

@@ -22,10 +22,15 @@ class WideDeep(Recommender):
         self._hide = HideIds(features, config.id_dropout)
         self._wide = FirstOrder(features, config.l2)
         self._embedding = FieldEmbedding([f for f in features if not f.crossed], config.embedding_dim, config.l2)
-        self._deep = deep_network(config.hidden, config.dropout)
+        self._deep = deep_network(config.hidden, config.dropout, zero=True)
 
     def call(self, inputs, training=None) -> tf.Tensor:
         """Return the logits."""
         inputs = self._hide(inputs, training=training)
         deep = self._deep(self._embedding(inputs), training=training)
         return self._wide(inputs) + tf.squeeze(deep, axis=1)
+
+    @property
+    def output_biases(self) -> list[tf.Variable]:
+        """The first order's bias."""
+        return [self._wide.bias]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.recommend import recommend_p99_ms
 from benchmarks.topk import topk_1e6_ms
 from benchmarks.topn.arrays import known_of, save
 from benchmarks.topn.quality import Splits, mean, measure
@@ -95,6 +96,7 @@ def main() -> None:
     print()
     result |= speed()
     result["topk_1e6_ms"] = round(topk_1e6_ms(), 2)
+    result["recommend_p99_ms"] = round(recommend_p99_ms(), 2)
     print(json.dumps(result))
 
 

@@ -56,9 +56,9 @@ def write_arrays(path: str, epochs: int) -> None:
         "dim": model.embedding_dim,
         "hidden": model.hidden,
         "dropout": model.dropout,
-        "l2": model.l2,
+        "l2": model.l2 or 0.0,
         "batch": training.batch,
-        "learning_rate": training.learning_rate,
+        "learning_rate": training.step_sizes[1],
         "epochs": epochs,
     }
     np.savez(path, told=json.dumps(sizes), **columns)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from configs.base import Section
 from configs.model.base import MODELS, ModelConfig, one_of
-from configs.model.composed import Fallback
+from configs.model.composed import Auto, Fallback
 from configs.model.ranking import DCN, DIEN, DIN, FM, LR, SVD, DeepFM, ItemMean, SVDpp, TwoTower, WideDeep
 from configs.model.topn import (
     BPR,
@@ -43,6 +43,7 @@ __all__ = [
     "MODELS",
     "SLIST",
     "SVD",
+    "Auto",
     "BERT4Rec",
     "Contender",
     "DeepFM",

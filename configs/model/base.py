@@ -20,7 +20,7 @@ class ModelConfig(Section):
     NAME being the one value of its Literal `type`.
     """
 
-    implementation: ClassVar[str]  # module:Class of the model, a subclass of models.base.Recommender
+    implementation: ClassVar[str]  # module:Class of the model, a subclass of models.base.Recommender; "" for none
 
     type: str
     without: list[str] = Field(default=[], description="Features that this model does not see.")
@@ -46,7 +46,12 @@ def one_of(kind: type[ModelConfig]) -> Any:
 class Regularized(ModelConfig):
     """A model that is trained by gradient steps."""
 
-    l2: float = Field(default=0.0, ge=0, description="L2 penalty on the embeddings and weights that a batch looked up.")
+    l2: float | None = Field(
+        default=None,
+        ge=0,
+        description="L2 penalty on the embeddings and weights that a batch looked up. Default: a normal prior on each "
+        "weight, which counts once over all examples, so that what few examples say moves little.",
+    )
     id_dropout: Rate = Field(
         default=0.0,
         description="Share of user and item ids hidden in training, so that unknown ones are learnt too.",

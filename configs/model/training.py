@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from configs.base import Section
+
+Budget = Annotated[str, Field(pattern=r"^[1-9][0-9]*[smh]$")]
+
+
+def seconds_of(budget: str) -> float:
+    """Return a budget such as `90s`, `10m` or `2h` in seconds."""
+    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
 
 
 class Tables(Section):
@@ -17,7 +24,9 @@ class Tables(Section):
         description="`adam`: lazy, moments of a row move when it is looked up; keeps two numbers a weight. `adagrad`: "
         "one. `rowwise_adagrad`: one a row (Gupta et al. 2020), for the largest tables.",
     )
-    learning_rate: float | None = Field(default=None, gt=0, description="Step size; default: `training.learning_rate`.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Step size; default: `training.learning_rate` where set."
+    )
 
 
 class SampledNegatives(Section):
@@ -41,10 +50,30 @@ class Training(Section):
     )
 
     batch: int = Field(default=1024, ge=1, description="Examples in a step, over all workers together.")
-    epochs: int = Field(default=20, ge=1, description="Most epochs; training stops before when eval AUC stops rising.")
-    patience: int = Field(default=2, ge=0, description="Epochs without a better eval AUC before training stops.")
+    epochs: int = Field(default=50, ge=1, description="Most epochs; training stops before when it stops gaining.")
+    evaluate_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between evaluations; default: an epoch, in parts of up to 200 steps.",
+    )
+    monitor: Literal["auc", "logloss"] = Field(
+        default="auc", description="The eval metric whose best evaluation is kept."
+    )
+    patience: int = Field(
+        default=2,
+        ge=0,
+        description="Evaluations without a better eval AUC or LogLoss before the step size is cut to a fifth or, after "
+        "`decays` cuts, training stops.",
+    )
+    decays: int = Field(default=1, ge=0, description="How often the step size is cut before training stops.")
+    budget: Budget | None = Field(
+        default=None,
+        description="Most time, as `90s`, `10m` or `2h`; the evaluation under way is the last.",
+    )
     optimizer: Literal["adam", "adagrad"] = Field(default="adam", description="Optimizer of all but the tables.")
-    learning_rate: float = Field(default=0.001, gt=0, description="Step size of all but the tables.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Step size of all but the tables; default: 0.002, and 0.01 of the tables."
+    )
     tables: Tables = Tables()
     seed: int = Field(default=1, ge=0, description="Seed of initial weights, shuffling and dropout.")
     cache_mib: int = Field(
@@ -73,6 +102,17 @@ class Training(Section):
         if self.parameter_servers > 1 and self.strategy != "parameter_server":
             raise ValueError(f"parameter_servers: {self.parameter_servers} goes with strategy: parameter_server only")
         return self
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds; None for any."""
+        return None if self.budget is None else seconds_of(self.budget)
+
+    @property
+    def step_sizes(self) -> tuple[float, float]:
+        """The step sizes of tables and of all other weights, defaults filled in."""
+        tables = self.tables.learning_rate or self.learning_rate or 0.01
+        return tables, self.learning_rate or 0.002
 
     @property
     def chosen_strategy(self) -> str:

@@ -45,8 +45,13 @@ class Dice(keras.layers.Layer):
         return p * inputs + (1.0 - p) * self._alpha * inputs
 
 
-def deep_network(hidden: Sequence[int], dropout: float, activation: str = "relu") -> keras.Sequential:
-    """Return the deep part that many models share: [batch, ...] -> [batch, 1]."""
+def deep_network(
+    hidden: Sequence[int], dropout: float, activation: str = "relu", bias: bool = False, zero: bool = False
+) -> keras.Sequential:
+    """Return the deep part that many models share: [batch, ...] -> [batch, 1].
+
+    `zero`: its output starts at zero, so that what it is added to is learnt first.
+    """
     activations = {
         "relu": lambda: keras.layers.Activation("relu"),
         "prelu": keras.layers.PReLU,
@@ -61,6 +66,6 @@ def deep_network(hidden: Sequence[int], dropout: float, activation: str = "relu"
                 for width in hidden
                 for layer in (keras.layers.Dense(width), activations[activation](), Dropout(dropout))
             ),
-            keras.layers.Dense(1, use_bias=False),
+            keras.layers.Dense(1, use_bias=bias, kernel_initializer="zeros" if zero else "glorot_uniform"),
         ]
     )

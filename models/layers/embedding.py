@@ -4,31 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from models.layers.cold import content_of, give_mean, is_cold, replaced
 from models.layers.rows import rows_of, shards_of
-from models.layers.tables import Table, composed, laid_out, row_ids, small_normal
+from models.layers.tables import EMPTY_ROW, Table, composed, laid_out, row_ids, small_normal
 from transforms.transformed import PADDING, TransformedFeature
+
+PRECISION_OF_WEIGHTS = 1.0  # of the prior on single weights, 1 / variance: that of scikit-learn's C = 1
+PRECISION_OF_VECTORS = 20.0  # on the elements of embeddings, and for each lookup this much more:
+SHARE_OF_VECTORS = 0.005
 
 
 class FieldEmbedding(keras.layers.Layer):
     """One embedding per feature: inputs as TransformedFeature describes them -> [batch, fields, dim].
 
     Ids are looked up in the feature's table, or in the one it shares; several ids are pooled; a number scales one
-    vector (Guo et al. 2017, section 2.1). A feature with a dimension of its own is projected to `dim`. `l2` is half the
-    penalty on the squared norm of what a batch looked up, of a number its vector alone, divided by the batch's size.
+    vector (Guo et al. 2017, section 2.1). A feature with a dimension of its own is projected to `dim`.
+
+    `l2` is half the penalty on the squared norm of what a batch looked up, of a number its vector alone, divided by the
+    batch's size. Where it is None, rows have a normal prior once `set_prior` has told how often each of them is looked
+    up: over all examples each row then costs half its squared norm times PRECISION, whether one example looks it up or
+    all do.
 
     Tables of one dimension lie in one variable, one after the other, so that a batch costs one lookup and one sparse
     update, whatever the number of features and of rows.
     """
 
-    def __init__(self, features: Sequence[TransformedFeature], dim: int, l2: float = 0.0, **kwargs):
+    def __init__(self, features: Sequence[TransformedFeature], dim: int, l2: float | None = 0.0, **kwargs):
         super().__init__(**kwargs)
         self._features = list(features)
         self._dim = dim
         self._l2 = l2
+        self._penalties: dict[str, tf.Tensor] = {}
         self._tables: dict[str, Table] = {}
         self._variables: dict[str, tf.Variable] = {}
         self._projections: dict[str, tf.Variable] = {}
@@ -72,7 +82,12 @@ class FieldEmbedding(keras.layers.Layer):
             features = [f for f in self._features if str(self._own_dim(f)) == own]
             ids = [row_ids(f, inputs[f.name], self._tables[f.name].start) for f in features]
             lookups = [i.shape[1] if i.shape[1] is not None else tf.shape(i)[1] for i in ids]
-            pieces = tf.split(rows_of(variable, tf.concat(ids, axis=1)), lookups, axis=1)
+            joined = tf.concat(ids, axis=1)
+            rows = rows_of(variable, joined)
+            if own in self._penalties:
+                penalties = tf.gather(self._penalties[own], joined) * tf.reduce_sum(tf.square(rows), axis=2)
+                self.add_loss(0.5 * tf.reduce_mean(tf.reduce_sum(penalties, axis=1)))
+            pieces = tf.split(rows, lookups, axis=1)
             for f, piece in zip(features, pieces, strict=True):
                 field = composed(f, inputs[f.name], piece)
                 if f.name in self._projections:
@@ -112,6 +127,28 @@ class FieldEmbedding(keras.layers.Layer):
             given = given & ~is_cold(f, ids)
         return rows * tf.cast(given, rows.dtype)[:, :, tf.newaxis]
 
+    @property
+    def wants_prior(self) -> bool:
+        """Whether rows are to have a prior."""
+        return self._l2 is None
+
+    def lookups(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
+        """Return how often a batch looks up each row, by variable: [rows] each; zeros without inputs."""
+        counts = {own: np.zeros(variable.shape[0]) for own, variable in self._variables.items()}
+        for own in counts if inputs else ():
+            features = [f for f in self._features if str(self._own_dim(f)) == own]
+            ids = [row_ids(f, inputs[f.name], self._tables[f.name].start).numpy().ravel() for f in features]
+            counts[own] += np.bincount(np.concatenate(ids), minlength=len(counts[own]))
+        return counts
+
+    def set_prior(self, counts: Mapping[str, np.ndarray]) -> None:
+        """Give rows a normal prior; `counts` says how often all training examples look each up, as `lookups` does."""
+        precision, share = (PRECISION_OF_WEIGHTS, 0.0) if self._dim == 1 else (PRECISION_OF_VECTORS, SHARE_OF_VECTORS)
+        for own, count in counts.items():
+            weights = np.where(count > 0, precision / np.maximum(count, 1) + share, 0.0)
+            weights[EMPTY_ROW] = 0.0
+            self._penalties[own] = tf.constant(weights, tf.float32)
+
     def settle(self) -> None:
         """Once trained: give ids without a row the mean of the known ids' rows, where the feature table says so."""
         for f in self._features:
@@ -133,7 +170,7 @@ class FieldEmbedding(keras.layers.Layer):
 class FirstOrder(keras.layers.Layer):
     """w0 + sum of one weight per feature value: [batch]."""
 
-    def __init__(self, features: Sequence[TransformedFeature], l2: float = 0.0, **kwargs):
+    def __init__(self, features: Sequence[TransformedFeature], l2: float | None = 0.0, **kwargs):
         super().__init__(**kwargs)
         self._weights = FieldEmbedding(features, 1, l2, name="weights")
 
@@ -145,6 +182,11 @@ class FirstOrder(keras.layers.Layer):
     def call(self, inputs) -> tf.Tensor:
         """Sum the weights."""
         return self._bias + tf.reduce_sum(self._weights(inputs), axis=[1, 2])
+
+    @property
+    def bias(self) -> tf.Variable:
+        """w0, once built."""
+        return self._bias
 
     def parts(self, inputs) -> dict[str, tf.Tensor]:
         """Return the bias, [batch], and each feature's weight, [batch, fields]."""

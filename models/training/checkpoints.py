@@ -52,7 +52,7 @@ class CheckpointWriter:
 
     def best(self, record: Record) -> str:
         """Return where the best epoch's weights are."""
-        return f"{self._folder}/best-{record.epochs[record.best]['epoch']}"
+        return f"{self._folder}/best-{record.best}"
 
     def remove_best(self, but: str = "") -> None:
         """Remove the weights of epochs that were the best once."""

@@ -9,14 +9,14 @@ import tensorflow as tf
 
 
 class Curves:
-    """Writes figures by epoch to `folder`: train and eval side by side, and each worker's speed and waiting."""
+    """Writes figures by evaluation to `folder`: train and eval side by side, and each worker's speed and waiting."""
 
     def __init__(self, folder: str):
         self._writers = {part: tf.summary.create_file_writer(f"{folder}/{part}") for part in ("train", "validation")}
 
     def add(self, epoch: Mapping[str, Any], workers: Sequence[Mapping[str, float]]) -> None:
-        """Write one epoch's figures."""
-        at = epoch["epoch"]
+        """Write one evaluation's figures."""
+        at = epoch["evaluation"]
         for part, prefix in (("train", "train_"), ("validation", "eval_")):
             with self._writers[part].as_default():
                 for name, value in epoch.items():

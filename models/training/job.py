@@ -40,6 +40,7 @@ class Job:
     eval_files: list[str]
     model_folder: str
     log_folder: str
+    keep_scores: str = ""  # file for labels and logits of the eval examples
 
     def to_json(self) -> str:
         """Return it as JSON."""

@@ -18,6 +18,7 @@ from models.training.negatives import RANKED
 from models.training.steps import Steps
 
 _STEPS_A_CALL = 64
+_MOST_STEPS_UNJUDGED = 200
 
 Report = Callable[..., None]  # (line, step, resumed=None, passing=False): where training is, and went on from, in steps
 
@@ -26,9 +27,12 @@ Report = Callable[..., None]  # (line, step, resumed=None, passing=False): where
 class Record:
     """What training has come to: kept in checkpoints, and in the end the history."""
 
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # one for each evaluation, in an epoch or at its end
     workers: list[dict[str, float]] = field(default_factory=list)
     best: int = -1  # index into `epochs`
+    since: int = 0  # from which index on patience counts
+    cuts: int = 0  # of the step size
+    seconds: float = 0.0
     finished: bool = False
 
     def to_json(self) -> str:
@@ -60,59 +64,93 @@ def fit(
     callbacks: Callbacks,
     record: Record,
 ) -> Record:
-    """Train from `steps.position` on until the eval AUC has stopped rising for more than `patience` epochs."""
+    """Train from `steps.position` on until the eval metric has stopped gaining, after cuts of the step size too."""
     batch = context.share_of(config.batch)
     in_epoch = context.largest(training.steps(batch))
+    in_part = _steps_between_evaluations(steps, config, in_epoch)
     position = int(steps.position.numpy())
     batches = iter(training.batches(batch, in_epoch, config.epochs, config.seed, first=position))
     while position < config.epochs * in_epoch and not record.finished:
         began, said = time.monotonic(), time.monotonic()
         epoch, at = divmod(position, in_epoch)
-        while at < in_epoch:
+        ends = min((at // in_part + 1) * in_part, in_epoch)
+        while at < ends:
             to_checkpoint = config.checkpoint_steps - position % config.checkpoint_steps
-            taken = min(_STEPS_A_CALL, in_epoch - at, to_checkpoint)
+            taken = min(_STEPS_A_CALL, ends - at, to_checkpoint)
             steps.run(batches, tf.constant(taken))
             at, position = at + taken, position + taken
             steps.position.assign(position)
-            if position % config.checkpoint_steps == 0 and at < in_epoch:
+            if position % config.checkpoint_steps == 0 and at < ends:
                 callbacks.checkpoint(record)
             if time.monotonic() - said > 1.0:
                 said = time.monotonic()
                 callbacks.report(f"epoch {epoch + 1}, step {at:,} of {in_epoch:,}", position, passing=True)
         seconds = time.monotonic() - began
         workers = _of_workers(context, seconds, *steps.measured())
-        end_epoch(record, workers, steps, evaluate(), began, config, callbacks, position)
+        end_evaluation(record, workers, steps, evaluate(), began, config, context, callbacks, position, in_epoch)
     return record
 
 
-def end_epoch(
+def _steps_between_evaluations(steps: Steps, config: Training, in_epoch: int) -> int:
+    if config.evaluate_steps:
+        return min(config.evaluate_steps, in_epoch)
+    if isinstance(steps.model, OwnValidation):  # a ranking of the catalogue may take as long as an epoch
+        return in_epoch
+    return -(-in_epoch // -(-in_epoch // _MOST_STEPS_UNJUDGED))
+
+
+def end_evaluation(
     record: Record,
     workers: list[dict[str, float]],
     steps: Steps,
     held_out: Mapping[str, float],
     began: float,
     config: Training,
+    context: WorkerContext,
     callbacks: Callbacks,
     position: int,
+    in_epoch: int,
 ) -> None:
-    """Record an epoch, find out whether it is the best and the last one, and report it."""
+    """Record an evaluation, find out whether it is the best and the last one, and report it."""
     totals = record.workers or [dict.fromkeys(worker, 0.0) for worker in workers]
     record.workers = [{k: t[k] + w[k] for k in t} for t, w in zip(totals, workers, strict=True)]
+    seconds = time.monotonic() - began
+    record.seconds += seconds
     record.epochs.append(
-        {"epoch": len(record.epochs) + 1, "seconds": round(time.monotonic() - began, 3)}
+        {
+            "evaluation": len(record.epochs) + 1,
+            "epoch": position // in_epoch if position % in_epoch == 0 else round(position / in_epoch, 2),
+            "seconds": round(seconds, 3),
+            "examples": round(sum(worker["examples"] for worker in workers)),
+        }
         | {f"train_{name}": value for name, value in steps.trained().items()}
         | {f"eval_{name}": value for name, value in held_out.items()}
     )
-    monitor = steps.model.monitor if isinstance(steps.model, OwnValidation) else "auc"
-    if config.negatives and not isinstance(steps.model, OwnLoss):
-        monitor = RANKED  # of positives alone there is no AUC
-    if record.best < 0 or held_out[monitor] > record.epochs[record.best][f"eval_{monitor}"]:
-        record.best = len(record.epochs) - 1
-        callbacks.best_found(len(record.epochs))
-    record.finished = len(record.epochs) - 1 - record.best > config.patience or len(record.epochs) == config.epochs
+    at = len(record.epochs) - 1
+    if record.best < 0 or _better(steps, config, held_out, record.epochs[record.best]):
+        record.best = record.since = at
+        callbacks.best_found(at)
+    if at - record.since > config.patience:
+        record.finished = record.cuts >= config.decays
+        if not record.finished:
+            record.cuts, record.since = record.cuts + 1, at
+            steps.cut_step_size()
+    record.finished |= position >= config.epochs * in_epoch
+    if config.budget_seconds is not None:  # as the slowest sees it, so that all workers stop at once
+        record.finished |= context.largest(round(record.seconds)) >= config.budget_seconds
     callbacks.epoch_ended(record.epochs[-1], workers)
     callbacks.checkpoint(record)
     callbacks.report(_summary(record.epochs[-1]), position)
+
+
+def _better(steps: Steps, config: Training, held_out: Mapping[str, float], best: Mapping[str, float]) -> bool:
+    if isinstance(steps.model, OwnValidation):
+        return held_out[steps.model.monitor] > best[f"eval_{steps.model.monitor}"]
+    if config.negatives and not isinstance(steps.model, OwnLoss):  # of positives alone there is no AUC
+        return held_out[RANKED] > best[f"eval_{RANKED}"]
+    if config.monitor == "logloss":
+        return held_out["logloss"] < best["eval_logloss"]
+    return held_out["auc"] > best["eval_auc"]
 
 
 def _of_workers(context: WorkerContext, seconds: float, examples: int, waited: float) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-from configs.model import Tables, Training
+from configs.model import Training
 from models.layers.rows import put_rows, rows_of, shards_of
 
 
@@ -83,17 +83,19 @@ _INITIAL = 0.1  # of Adagrad's accumulators; a row that holds more has been look
 
 def dense_optimizer(config: Training) -> keras.optimizers.legacy.Optimizer:
     """Return the optimizer of all weights but tables."""
+    _, rate = config.step_sizes
     if config.optimizer == "adagrad":
-        return keras.optimizers.legacy.Adagrad(config.learning_rate, _INITIAL)
-    return keras.optimizers.legacy.Adam(config.learning_rate)
+        return keras.optimizers.legacy.Adagrad(rate, _INITIAL)
+    return keras.optimizers.legacy.Adam(rate)
 
 
-def table_optimizer(config: Tables, learning_rate: float) -> keras.optimizers.legacy.Optimizer:
-    """Return the optimizer of embedding tables; `learning_rate` stands in where they have none of their own."""
-    rate = config.learning_rate or learning_rate
-    if config.optimizer == "adagrad":
+def table_optimizer(config: Training) -> keras.optimizers.legacy.Optimizer:
+    """Return the optimizer of embedding tables."""
+    rate, _ = config.step_sizes
+    optimizer = config.tables.optimizer
+    if optimizer == "adagrad":
         return Adagrad(rate, _INITIAL)
-    if config.optimizer == "rowwise_adagrad":
+    if optimizer == "rowwise_adagrad":
         return RowwiseAdagrad(rate, _INITIAL)
     return LazyAdam(rate)
 

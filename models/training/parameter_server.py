@@ -21,7 +21,7 @@ from models.training.checkpoints import CheckpointWriter
 from models.training.context import WorkerContext
 from models.training.examples import EVAL_BATCH, Examples, examples, files_of
 from models.training.job import Job
-from models.training.loop import end_epoch
+from models.training.loop import end_evaluation
 from models.training.steps import Steps
 from models.training.work import finish, own_validation
 from models.training.workers import send_progress
@@ -111,8 +111,11 @@ def _coordinate(job: Job, state: str, workers: int, servers: int) -> None:
         seconds = time.monotonic() - began
         # One line for all of them: which worker took a part is not known here.
         measured = [{"seconds": seconds, "examples": float(trained), "waited": waited / workers}]
-        end_epoch(
-            record, measured, steps, steps.evaluate(judged) | own_validation(job, steps.model), began, config,
-            writer.callbacks, int(steps.position.numpy()),
-        )  # fmt: skip
+        reached = int(steps.position.numpy())
+        found = steps.evaluate(judged) | own_validation(job, steps.model)
+        # How many steps an epoch has depends on who took what: here each evaluation is at the end of one.
+        end_evaluation(
+            record, measured, steps, found, began, config, context, writer.callbacks, len(record.epochs) + 1, 1
+        )
+        writer.callbacks.report(f"{reached:,} steps", reached, passing=True)
     finish(job, steps, writer, sample, time.monotonic() - started)

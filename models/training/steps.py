@@ -19,6 +19,8 @@ from models.training.negatives import DRAWN
 from models.training.optimizers import dense_optimizer, table_optimizer
 from models.training.streaming_auc import StreamingAUC, figures
 
+_CUT = 0.2
+
 
 class Steps:
     """A model with its optimizers, and the compiled functions that train and evaluate it."""
@@ -31,7 +33,7 @@ class Steps:
         with self._strategy.scope():
             self.model = build()
             self.model(sample[0], training=False)
-            self.table_optimizer = table_optimizer(config.tables, config.learning_rate)
+            self.table_optimizer = table_optimizer(config)
             self.dense_optimizer = dense_optimizer(config)
             self.position = tf.Variable(0, dtype=tf.int64, trainable=False)
             self.tables, self.dense = split_variables(self.model)
@@ -112,6 +114,11 @@ class Steps:
             return features, labels
         own = tf.distribute.get_replica_context().replica_id_in_sync_group % here
         return {name: value[own::here] for name, value in features.items()}, labels[own::here]
+
+    def cut_step_size(self) -> None:
+        """Go on with a fifth of the step size."""
+        for optimizer in (self.table_optimizer, self.dense_optimizer):
+            optimizer.learning_rate = float(optimizer.learning_rate.numpy()) * _CUT
 
     def trained(self) -> dict[str, float]:
         """Return AUC and LogLoss of what was trained on since the last call, as it was met, over all processes."""

@@ -16,11 +16,13 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
+from configs.model import Auto
 from models.base import ClosedForm
 from models.registry import implementation
 from models.training.context import WorkerContext
 from models.training.history import HISTORY_FILE
 from models.training.job import Job, Task
+from models.training.selection import train_best
 from models.training.work import fit_closed_form, work
 from models.training.workers import ProgressLine, Role, roles, run_workers
 
@@ -46,6 +48,15 @@ def train(
     graph = os.path.dirname(os.path.normpath(transform_output.transform_savedmodel_dir))
     job = Job(task, graph, train_files, eval_files, model_folder, log_folder)
     tf.io.gfile.makedirs(log_folder)
+    if not isinstance(task.model, Auto):
+        return _train_one(job, report, log)
+    if _in_cluster():
+        raise ValueError("model auto: trains on one machine; name the model to train in a cluster")
+    return train_best(job, lambda member: _train_one(member, report, log), report)
+
+
+def _train_one(job: Job, report: Callable[[str], None], log: Callable[[str, str], None]) -> dict[str, Any]:
+    task, log_folder = job.task, job.log_folder
     keras.utils.set_random_seed(task.training.seed)
     if issubclass(implementation(type(task.model)), ClosedForm):
         return fit_closed_form(job)

@@ -15,6 +15,7 @@ import tf_keras as keras
 from models.base import ClosedForm, OwnBatches, OwnLoss, OwnValidation, Recommender, Retriever, TrainingSource
 from models.export.projection import write_projection
 from models.export.saved_model import export
+from models.training.calibration import calibrating_shift, logloss
 from models.training.checkpoints import CheckpointWriter
 from models.training.context import WorkerContext
 from models.training.examples import EVAL_BATCH, Batch, Examples, Share, dealt_by_file, examples, files_of
@@ -22,6 +23,7 @@ from models.training.history import history_of, table_costs, write_history
 from models.training.job import Job
 from models.training.loop import Report, fit, worker_figures
 from models.training.negatives import WithNegatives
+from models.training.priors import start_from_counts
 from models.training.steps import Steps
 from models.training.streaming_auc import StreamingAUC, figures
 from transforms.transformed import TransformedFeature
@@ -48,6 +50,8 @@ def work(job: Job, context: WorkerContext, report: Report, state: str | None = N
         training = drawn = WithNegatives(
             rows, examples(job.train_files, features, EVAL_BATCH), features, config.negatives
         )
+    if not isinstance(steps.model, OwnLoss) and drawn is None:
+        start_from_counts(steps.model, rows, context)
     writer = CheckpointWriter(job, steps, context, report, state)
     judged = evaluation.batches(EVAL_BATCH, evaluation.steps(EVAL_BATCH))
 
@@ -80,7 +84,7 @@ def finish(job: Job, steps: Steps, writer: CheckpointWriter, sample: Batch, seco
     model = job.fresh_model()
     model(sample[0], training=False)
     tf.train.Checkpoint(model=model).read(writer.best(record)).expect_partial()
-    _settle_and_export(job, model, features)
+    history |= _settle_and_export(job, model, features)
     write_history(job, history)
     writer.remove_best()
 
@@ -92,20 +96,32 @@ def fit_closed_form(job: Job) -> dict[str, Any]:
     model = job.fresh_model()
     assert isinstance(model, ClosedForm)
     model.adapt(examples(job.train_files, features, config.batch, config.seed))
+    labels, logits = scored(model, job.eval_files, features)
     judged = StreamingAUC()
-    for inputs, labels in examples(job.eval_files, features, EVAL_BATCH):
-        judged.add(labels, model(inputs, training=False))
+    judged.add(tf.constant(labels), tf.constant(logits))
     found = figures(judged.take()) | own_validation(job, model)
-    epoch = {"epoch": 1} | {f"eval_{name}": value for name, value in found.items()}
+    epoch = {"evaluation": 1, "epoch": 1} | {f"eval_{name}": value for name, value in found.items()}
     history = history_of(job, [epoch], 0, time.monotonic() - started)
     history["parameters"] = int(sum(w.shape.num_elements() for w in model.weights))
-    _settle_and_export(job, model, features)
+    history |= _settle_and_export(job, model, features)
     write_history(job, history)
     return history
 
 
-def _settle_and_export(job: Job, model: Recommender, features: list[TransformedFeature]) -> None:
+def _settle_and_export(job: Job, model: Recommender, features: list[TransformedFeature]) -> dict[str, Any]:
+    """Make the best weights the served model, and return what the history has to say of it."""
     model.settle()
+    found: dict[str, Any] = {}
+    calibrated = bool(model.output_biases) and not isinstance(model, OwnLoss) and not job.task.training.negatives
+    if calibrated or job.keep_scores:
+        labels, logits = scored(model, job.eval_files, features)
+        if calibrated:
+            shift = calibrating_shift(labels, logits)
+            model.shift(shift)
+            logits += np.float32(shift)
+            found = {"eval_logloss": logloss(labels, logits), "calibrating_shift": round(shift, 6)}
+        if job.keep_scores:
+            np.savez(job.keep_scores, labels=labels, logits=logits)
     write_projection(model, job.transform_output, features, f"{job.log_folder}/projection")
     if isinstance(model, Retriever):
         model.index(examples(job.train_files, features, EVAL_BATCH))
@@ -116,3 +132,12 @@ def _settle_and_export(job: Job, model: Recommender, features: list[TransformedF
     export(model, job.transform_output, job.task.columns, features, str(beside))
     shutil.rmtree(target, ignore_errors=True)
     os.rename(beside, target)
+    return found
+
+
+def scored(model: Recommender, files: list[str], features: list[TransformedFeature]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and logits of examples, in the order of their files."""
+    call = tf.function(model, reduce_retracing=True)
+    found = [(y.numpy(), call(x, training=False).numpy()) for x, y in examples(files, features, EVAL_BATCH)]
+    labels, logits = zip(*found, strict=True)
+    return np.concatenate(labels), np.concatenate(logits)

@@ -166,7 +166,7 @@ def _role_lines(roles: Roles) -> list[str]:
 def _model_lines(roles: Roles) -> list[str]:
     """Return model, baselines and slices. Gates are those of a config without any, which docs/config.md lists."""
     if roles.label is not None:
-        return ["model: {type: deepfm}", *_SLICES]
+        return ["model: {type: auto}", *_SLICES]
     # In closed form a model of items by items is the better one, where the square of their number fits into memory.
     ranker = "ease" if roles.item.distinct <= _MOST_ITEMS_SQUARED else "ials"
     return [f"model: {{type: {ranker}}}", "baselines: {item_knn: {type: item_knn}}", *_SLICES]

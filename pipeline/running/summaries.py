@@ -68,7 +68,7 @@ def counts(outcome: Outcome) -> dict[str, int]:
 
 def _training(folder: str) -> str:
     history = read_json(os.path.join(folder, "training.json"))
-    epochs = len(history["epochs"])
+    epochs = history["epochs"][-1]["epoch"]
     trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "counted"
     return (
         f"eval AUC {history['eval_auc']:.4f}, LogLoss {history['eval_logloss']:.4f}, {trained}, "

@@ -96,7 +96,6 @@ def test_trials_without_an_auc_are_not_the_best_and_end_at_last(load, tmp_path, 
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        ("{}", "tuning.space is empty"),
         ("{model.drop: {from: 0, to: 1}}", "tuning.space.model.drop: .*unknown key 'drop'"),
         ("{model.dropout: {from: 0.1, to: 1.5}}", "tuning.space.model.dropout: .*less than 1"),
         ("{training.batch: {choices: [8, no]}}", "tuning.space.training.batch: "),
@@ -105,6 +104,15 @@ def test_trials_without_an_auc_are_not_the_best_and_end_at_last(load, tmp_path, 
 def test_a_space_that_is_none_of_the_configs_is_refused(load, tmp_path, space, said):
     with pytest.raises(ConfigError, match=said):
         search.search(load("model={type: deepfm}", f"tuning.space={space}"), DATA, str(tmp_path))
+
+
+def test_without_a_space_the_keys_that_the_model_has_are_tuned(load):
+    deep, lr = load("model={type: deepfm}", "tuning.space={}"), load("model={type: lr}", "tuning.space={}")
+    assert set(search.space_of(deep)) == {"model.l2", "model.embedding_dim", "model.dropout", "training.learning_rate"}
+    assert set(search.space_of(lr)) == {"model.l2", "training.learning_rate"}
+    search.check_space(deep)
+    with pytest.raises(ConfigError, match="model auto has nothing to tune by default"):
+        search.check_space(load("model={type: auto}", "tuning.space={}"))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_the_second_run_takes_everything_from_cache_and_pushes_nothing(ran, capf
     said = capfd.readouterr().out
     for node in ("Ingest", "StatisticsGen", "Transform", "Trainer", "Baseline.item_mean"):
         assert any(line.split()[:2] == ["cached", node] for line in said.splitlines()), (node, said)
+    assert any(line.split()[:2] == ["done", "ServingCheck"] for line in said.splitlines()), "asked each time"
     assert len(ran.versions) == 1
     assert "already holds this model" in said
 
