@@ -59,7 +59,7 @@ bench-movielens: setup ## MovieLens-100K, three seeds: DeepFM and baselines by t
 bench-topk: setup ## the search for the best of a million items: exact and by inverted lists, on one core
 	@TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.topk
 
-bench-defaults: setup ## what `recsys init` proposes, untouched, on ten logs, three seeds, against its baselines and scikit-learn
+bench-defaults: setup ## what `recsys init` proposes, untouched, on eleven logs, three seeds, against its baselines and scikit-learn
 	@$(RUN)/recsys data movielens && TF_CPP_MIN_LOG_LEVEL=3 $(RUN)/python -m benchmarks.defaults
 
 bench-recommend: setup ## a request to the signature recommend: two towers and DeepFM in one SavedModel, on one core

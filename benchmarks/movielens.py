@@ -6,6 +6,7 @@ transformed examples with the config's values, and scores the raw eval and test 
 last line one JSON object.
 """
 
+import argparse
 import json
 import logging
 import statistics
@@ -27,11 +28,15 @@ CONTESTS = {  # name: config, what to override, models; none: all that the confi
 
 def main() -> None:
     """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--contests", default=",".join(CONTESTS), help="Which, with commas; default: all.")
+    told = parser.parse_args()
     logging.disable(logging.WARNING)
     result: dict[str, float | str] = {}
     columns = ("eval AUC", "test AUC", "lowest", "highest", "LogLoss", "seconds")
     print(f"{'contest':10} {'model':20}" + "".join(f"{column:>9}" for column in columns))
-    for contest, (file, override, names) in CONTESTS.items():
+    for contest in told.contests.split(","):
+        file, override, names = CONTESTS[contest]
         config = load_config(CONFIGS / file, [override, f"runs.folder=../runs/bench-movielens/{contest}"])
         data = prepare(config)
         eval_auc: dict[str, float] = {}

@@ -13,6 +13,7 @@ import numpy as np
 
 from configs.model import Auto, Model
 from models.base import MissingFeatureError
+from models.training.calibration import logloss
 from models.training.history import write_history
 from models.training.job import Job
 
@@ -89,11 +90,16 @@ def train_best(
 
 
 def choose(tried: list[Tried]) -> Tried:
-    """Return the best by eval AUC, going from plain to rich: a richer model must gain more than chance gives."""
+    """Return the best on eval, going from plain to rich.
+
+    A richer model must gain more in AUC than chance gives, and lose nothing in LogLoss, which gates look at too: what
+    ranks better by chance seldom predicts better as well.
+    """
     best = tried[0]
     for other in tried[1:]:
         gain, error = auc_gain(best.labels, best.logits, other.logits)
-        if gain > max(_LEAST_GAIN, _CERTAINTY * error):
+        loses = logloss(other.labels, other.logits) > logloss(best.labels, best.logits)
+        if gain > max(_LEAST_GAIN, _CERTAINTY * error) and not loses:
             best = other
     return best
 

@@ -106,6 +106,17 @@ def test_of_equals_the_plainer_is_chosen_and_better_only_where_it_is_more_than_c
     assert (tmp_path / "better" / "model" / "saved").is_dir()
 
 
+def test_what_ranks_better_but_predicts_worse_is_not_chosen(tmp_path):
+    random = np.random.default_rng(1)
+    family = [ItemMean(type="item_mean"), LR(type="lr")]
+
+    def scores(labels):
+        plain = labels - 1.0 + random.normal(size=len(labels))
+        return [plain, plain + 0.5 * labels + 3.0]
+
+    assert tried_by(family, tmp_path, scores)[0]["model"]["type"] == "item_mean"
+
+
 def test_what_does_not_fit_the_budget_is_left_out_and_the_first_is_always_tried(tmp_path):
     family = [ItemMean(type="item_mean"), LR(type="lr"), FM(type="fm")]
     history, order = tried_by(family, tmp_path, lambda labels: [labels] * 3, seconds=0.6, budget="1s")
