@@ -9,16 +9,16 @@ import scipy.sparse
 import tensorflow as tf
 
 from configs.model.topn import IALS as IALSConfig
-from models.base import ClosedForm, Inputs
+from models.base import Inputs
 from models.topn.interactions import Interactions, interactions
-from models.topn.ranker import Past, VectorRanker
+from models.topn.ranker import FittedRanker, Past, VectorRanker
 from transforms.transformed import TransformedFeature
 
 _SOLVED_AT_ONCE = 512
 _DEVIATION = 0.1  # of the first vectors, times 1 / sqrt(dim)
 
 
-class IALS(VectorRanker, ClosedForm):
+class IALS(VectorRanker, FittedRanker):
     """min sum_S w (u.i - 1)^2 + unobserved sum_all (u.i)^2 + l2 sum (events + unobserved others)^nu |v|^2.
 
     Rendle et al. 2022, equations 1 to 4. `adapt` solves users and items in turn; a request's user is solved from its
@@ -41,6 +41,7 @@ class IALS(VectorRanker, ClosedForm):
 
     def fit_to(self, known: Interactions) -> None:
         """Solve for the items' vectors."""
+        self.known = known
         self.past.keep(known)
         config = self._config
         met = known.matrix(binary=False)

@@ -70,6 +70,7 @@ async def _index(request: web.Request) -> web.Response:
             now=time.time(),
             under_way=_going(config),
             trends=trends(known),
+            shown=history.shown(known),
             tensorboard=request.app[_TENSORBOARD],
         )
     )
@@ -82,7 +83,8 @@ def trends(runs: Sequence[history.Run]) -> list[dict[str, Any]]:
     Places are in per cent of the picture, from the left and from the top.
     """
     found = []
-    for metric, title in (("auc", "AUC"), ("logloss", "LogLoss"), ("calibration", "calibration")):
+    shown = history.shown(runs) | ({"calibration": "calibration"} if "auc" in history.shown(runs) else {})
+    for metric, title in shown.items():
         known = [(r, v) for r in reversed(runs) if (v := r.metrics.get(metric)) is not None]
         if len(known) < 2:
             continue

@@ -41,6 +41,10 @@ class Interactions:
             found.data[:] = 1.0
         return found
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many `events` there are, and of how many `users` and `items`."""
+        return {"events": len(self.users), "users": len(np.unique(self.users)), "items": len(np.unique(self.items))}
+
     def counts(self) -> np.ndarray:
         """Return how many events each item has, [items]."""
         return np.bincount(self.items, minlength=self.item_count)

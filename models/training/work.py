@@ -103,6 +103,7 @@ def fit_closed_form(job: Job) -> dict[str, Any]:
     epoch = {"evaluation": 1, "epoch": 1} | {f"eval_{name}": value for name, value in found.items()}
     history = history_of(job, [epoch], 0, time.monotonic() - started)
     history["parameters"] = int(sum(w.shape.num_elements() for w in model.weights))
+    history["fitted_on"] = model.fitted_on()
     history |= _settle_and_export(job, model, features)
     write_history(job, history)
     return history
