@@ -26,6 +26,7 @@ def history_of(job: Job, epochs: list[dict[str, Any]], best_at: int, seconds: fl
     return {
         "model": job.task.model.model_dump(mode="json"),
         "seed": job.task.training.seed,
+        **({"weight": {"column": job.task.weight, "used": job.task.weighted}} if job.task.weight else {}),
         "epochs": epochs,
         "seconds": round(seconds, 3),
         "best_epoch": best["epoch"],

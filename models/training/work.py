@@ -95,7 +95,7 @@ def fit_closed_form(job: Job) -> dict[str, Any]:
     started = time.monotonic()
     model = job.fresh_model()
     assert isinstance(model, ClosedForm)
-    model.adapt(examples(job.train_files, features, config.batch, config.seed))
+    model.adapt(examples(job.train_files, features, config.batch, config.seed, weighted=job.task.weighted))
     labels, logits = scored(model, job.eval_files, features)
     judged = StreamingAUC()
     judged.add(tf.constant(labels), tf.constant(logits))

@@ -78,6 +78,9 @@ def training(history: Mapping[str, Any]) -> str:
         parts.append(
             f"fitted on {fitted['events']:,} events of {fitted['users']:,} users and {fitted['items']:,} items"
         )
+    if weight := history.get("weight"):
+        column, of = weight["column"], history["model"]["type"]
+        parts.append(f"weighted by {column}" if weight["used"] else f"{of} does not use data.weight ({column})")
     epochs = history["epochs"][-1]["epoch"]
     trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "" if fitted else "counted"
     parts.append(", ".join(filter(None, [eval_figures(history), trained, f"{history['parameters']:,} parameters"])))
