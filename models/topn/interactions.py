@@ -58,8 +58,8 @@ class Interactions:
 def interactions(batches: Iterable, features: Sequence[TransformedFeature], past: str | None = None) -> Interactions:
     """Return the positives among batches of (features, labels), as arrays; `past` names the sequence to order them by.
 
-    Weights are those of the rows' WEIGHT, 1 where there is none. Rows without a label above 0, without a known item, and
-    sequences' unknown items are left out.
+    Weights are those of the rows' WEIGHT, 1 where there is none. Rows without a label above 0, without a known item,
+    and sequences' unknown items are left out.
     """
     user, item = id_of("user", features), id_of("item", features)
     count = known_items(item)
