@@ -26,6 +26,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_OF_LABELS = {"auc": "AUC", "logloss": "LogLoss", "calibration": "calibration"}
 _CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
 _TENSORBOARD: web.AppKey[str] = web.AppKey("tensorboard", str)
 
@@ -83,7 +84,9 @@ def trends(runs: Sequence[history.Run]) -> list[dict[str, Any]]:
     Places are in per cent of the picture, from the left and from the top.
     """
     found = []
-    shown = history.shown(runs) | ({"calibration": "calibration"} if "auc" in history.shown(runs) else {})
+    shown = history.shown(runs)
+    if "auc" in shown:
+        shown = _OF_LABELS
     for metric, title in shown.items():
         known = [(r, v) for r in reversed(runs) if (v := r.metrics.get(metric)) is not None]
         if len(known) < 2:
