@@ -96,6 +96,7 @@ def training_task(config: Config, model: Model, training: Training, seed: int) -
         features=feature_table(config),
         columns=config.raw_columns,
         id_columns=(config.data.user, config.data.item),
+        weight=config.data.weight or "",
     )
 
 

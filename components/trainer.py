@@ -44,6 +44,7 @@ def trainer(
             "columns": json.dumps([asdict(column) for column in config.raw_columns.values()]),
             "user": config.data.user,
             "item": config.data.item,
+            **({"weight": config.data.weight} if config.data.weight else {}),
         },
     )
 
@@ -64,6 +65,7 @@ def run_fn(fn_args: FnArgs) -> None:
         features=config["features"],
         columns={c["name"]: RawColumn(**c) for c in json.loads(config["columns"])},
         id_columns=(config["user"], config["item"]),
+        weight=config.get("weight", ""),
     )
     train(
         task,

@@ -90,6 +90,10 @@ class ClosedForm(ABC):
     def adapt(self, examples: tf.data.Dataset) -> None:
         """Fit the weights to all training examples: batches of (inputs, labels [batch]). It may iterate repeatedly."""
 
+    def fitted_on(self) -> dict[str, int]:
+        """Return what `adapt` took in, such as `events`, `users` and `items`, where the model keeps count."""
+        return {}
+
 
 class OwnLoss(ABC):
     """A model with a training loss of its own."""

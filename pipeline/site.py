@@ -26,6 +26,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_OF_LABELS = {"auc": "AUC", "logloss": "LogLoss", "calibration": "calibration"}
 _CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
 _TENSORBOARD: web.AppKey[str] = web.AppKey("tensorboard", str)
 
@@ -70,6 +71,7 @@ async def _index(request: web.Request) -> web.Response:
             now=time.time(),
             under_way=_going(config),
             trends=trends(known),
+            shown=history.shown(known),
             tensorboard=request.app[_TENSORBOARD],
         )
     )
@@ -82,7 +84,10 @@ def trends(runs: Sequence[history.Run]) -> list[dict[str, Any]]:
     Places are in per cent of the picture, from the left and from the top.
     """
     found = []
-    for metric, title in (("auc", "AUC"), ("logloss", "LogLoss"), ("calibration", "calibration")):
+    shown = history.shown(runs)
+    if "auc" in shown:
+        shown = _OF_LABELS
+    for metric, title in shown.items():
         known = [(r, v) for r in reversed(runs) if (v := r.metrics.get(metric)) is not None]
         if len(known) < 2:
             continue

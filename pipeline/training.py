@@ -45,7 +45,12 @@ def train_candidate(config: Config, report: Callable[[str], None], log: Callable
         )
     examples = made.uri("transformed_examples")
     task = Task(
-        config.model, config.training, told["features"], config.raw_columns, (config.data.user, config.data.item)
+        config.model,
+        config.training,
+        told["features"],
+        config.raw_columns,
+        (config.data.user, config.data.item),
+        config.data.weight or "",
     )
     # Named by what is trained on what: calling again goes on, and pods of a cluster find the same place.
     folder = f"{config.runs_folder}/training/{config.model.type}-{digest(config.model, config.training, examples)[:8]}"

@@ -23,10 +23,11 @@ from tfx_bsl.public import tfxio
 from components.artifacts import Catalogue, IngestReport, publish
 from components.evaluator import gates
 from components.evaluator.comparable import Split, comparable
-from components.evaluator.metrics import METRICS, BinaryMetrics
+from components.evaluator.metrics import COMPARED, METRICS, BinaryMetrics, of_one_label
 from components.evaluator.ranking.by import RankedBy
 from components.evaluator.ranking.metrics import COUNTS, metric_title
 from components.evaluator.ranking.ranked import RankingMetrics
+from components.evaluator.shown import shown_metrics
 from components.evaluator.slices import slice_batches
 from components.examples import split_files
 from components.outcomes import NodeId
@@ -120,6 +121,8 @@ def read_metrics(folder: str, models: list[str]) -> tuple[dict[str, gates.Slices
             values = next(iter(next(iter(outputs.values())).values()))
             shown = [m for m in values if m in METRICS or m in COUNTS or at_k(m)]
             slices[name] = {metric: _number(values[metric]) for metric in shown}
+        if of_one_label(slices.get(gates.OVERALL, {})):  # what tells positives from negatives says nothing here
+            slices = {name: {m: np.nan if m in COMPARED else v for m, v in of.items()} for name, of in slices.items()}
         by_model[model] = slices
     return by_model, columns
 
@@ -234,8 +237,7 @@ def verdict_of(
     overall = evidence.models[gates.CANDIDATE].get(gates.OVERALL, {})
     failed = sorted((j for j in judgements if not j.passed), key=lambda j: np.nan_to_num(j.margin, nan=-np.inf))
     titles = {"auc": "AUC", "logloss": "LogLoss", "gauc": "GAUC"} | {m: metric_title(m) for m in overall if at_k(m)}
-    # Of positives alone there is no AUC.
-    shown = [m for m in titles if m in overall and not np.isnan(overall[m])]
+    shown = [m for m in titles if m in overall and not np.isnan(overall[m])]  # of positives alone there is no AUC
     figures = ", ".join(f"{titles[metric]} {overall[metric]:.4f}" for metric in shown[:_MOST_FIGURES])
     count, skipped = sum(j.judged for j in judgements), sum(not j.judged for j in judgements)
     held = f"{count} condition{'s hold' if count != 1 else ' holds'}" + (f", {skipped} not judged" if skipped else "")
@@ -262,22 +264,25 @@ def better_baseline(
 ) -> list[str]:
     """Return that a baseline is better than the candidate, and how to serve it; nothing where none is.
 
-    Better is one that a gate was lost to, or whose AUC is higher by more than noise.
+    Better is one that a gate was lost to, or whose AUC is higher by more than noise; NDCG where there is no AUC.
     """
-    auc = {name: by_slice.get(gates.OVERALL, {}).get("auc", np.nan) for name, by_slice in evidence.models.items()}
+    of_all = {name: by_slice.get(gates.OVERALL, {}) for name, by_slice in evidence.models.items()}
+    metric, title = next(iter(shown_metrics(of_all[gates.CANDIDATE]).items()))
+    values = {name: metrics.get(metric, np.nan) for name, metrics in of_all.items()}
     lost = {j.against for j in judgements if not j.passed}
     better = []
     for name in baselines:
-        interval = evidence.interval(name, gates.OVERALL, "auc")
+        interval = evidence.interval(name, gates.OVERALL, metric)
         if name in lost or (interval is not None and interval[1] < 0):
             better.append(name)
     if not better:
         return []
-    best = max(better, key=lambda name: np.nan_to_num(auc[name], nan=-np.inf))
+    best = max(better, key=lambda name: np.nan_to_num(values[name], nan=-np.inf))
     model = yaml.safe_dump(baselines[best], default_flow_style=True, sort_keys=False, width=10_000).strip()
     return [
-        f"The baseline {best} is better on the test split: AUC {auc[best]:.4f} against {auc[gates.CANDIDATE]:.4f}. "
-        f"To train, judge and serve that one: `recsys run CONFIG --set 'model={model}'`, or that `model` in the config."
+        f"The baseline {best} is better on the test split: {title} {values[best]:.4f} against "
+        f"{values[gates.CANDIDATE]:.4f}. To train, judge and serve that one: "
+        f"`recsys run CONFIG --set 'model={model}'`, or that `model` in the config."
     ]
 
 

@@ -26,6 +26,12 @@ COMPARED = (
     "auc", "gauc", "prauc", "logloss", "calibration", *(name for name, metric in OTHERS.items() if metric.intervals),
 )  # fmt: skip
 
+
+def of_one_label(overall: Mapping[str, float]) -> bool:
+    """Say whether the examples that these metrics are of are all positives, or all negatives."""
+    return overall.get("mean_label") in (0.0, 1.0)
+
+
 Gathered = tuple[np.ndarray, np.ndarray, np.ndarray]  # hashed users and labels [examples], scores [models, examples]
 
 

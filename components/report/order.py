@@ -52,6 +52,8 @@ def kept_curves(slices: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -
     numbers = 0
     for name in [OVERALL, *order]:
         drawn = slices[name]["curves"]
+        if not drawn:
+            continue
         numbers += sum(5 * len(c["buckets"]) + 5 * len(c["matrices"]) for c in drawn.values())
         if numbers > _MOST_CURVE_NUMBERS and kept:
             break

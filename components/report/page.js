@@ -166,9 +166,9 @@
   }
 
   function epochs() {
-    for (const [id, metric, title] of [["epochs-auc", "auc", "AUC"], ["epochs-logloss", "logloss", "LogLoss"]]) {
+    for (const [metric, title] of Object.entries(island.epoch_metrics)) {
       const values = island.epochs.flatMap((e) => ["train", "eval"].filter((s) => e[`${s}_${metric}`] !== undefined).map((s) => ({ epoch: e.epoch, series: s, value: e[`${s}_${metric}`] })));
-      draw($(id), { data: { values }, mark: { type: "line", point: true }, encoding: { x: { field: "epoch", type: "quantitative", axis: { tickMinStep: 1, format: "d" } }, y: { field: "value", ...number(title, { scale: { zero: false } }) }, color: color(["train", "eval"]), tooltip: [{ field: "series" }, { field: "epoch" }, { field: "value", format: ".4f" }] } });
+      draw($(`epochs-${metric}`), { data: { values }, mark: { type: "line", point: true }, encoding: { x: { field: "epoch", type: "quantitative", axis: { tickMinStep: 1, format: "d" } }, y: { field: "value", ...number(title, { scale: { zero: false } }) }, color: color(["train", "eval"]), tooltip: [{ field: "series" }, { field: "epoch" }, { field: "value", format: ".4f" }] } });
     }
   }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ def titles_of(overall: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[s
     """Return the titles of the metrics of a run: of examples, those that could be computed, and of lists."""
     own = overall["metrics"][CANDIDATE] if overall else {}
     binary = {m: title for m, title in METRIC_TITLES.items() if own.get(m, [None])[0] is not None}
-    return binary or METRIC_TITLES, {m: metric_title(m) for m in own if at_k(m)}
+    lists = {m: metric_title(m) for m in own if at_k(m)}
+    return binary or ({} if lists else METRIC_TITLES), lists
 
 
 def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
@@ -46,6 +47,7 @@ def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
     titles = binary | {m: t for m, t in lists.items() if m.partition("@")[0] in _LISTS_SHOWN}
     metric = facts["metric"] if facts["metric"] in titles else next(iter(titles))
     tiles = [m for m in ("auc", "gauc", "logloss", "calibration") if m in binary and overall]
+    of_epochs = epoch_metrics(facts["training"]["epochs"] if facts["training"] else [])
     island = {
         "metric": metric,
         "models": [{"name": m, "title": model_title(m)} for m in facts["models"]],
@@ -54,6 +56,7 @@ def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
         "overall": overall["metrics"][CANDIDATE] if overall else None,
         "curves": curves,
         "features": [_drawn_feature(f) for f in facts["features"]],
+        "epoch_metrics": of_epochs,
         "epochs": facts["training"]["epochs"] if facts["training"] else [],
     }
     return (
@@ -75,9 +78,23 @@ def render(facts: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
             metric=metric,
             few=(FEW_EXAMPLES, FEW_LABELS),
             island=island,
+            epoch_metrics=of_epochs,
+            epoch_columns={f"{s}_{m}": f"{s.title()} {t}" for s, m, t in _by_split(of_epochs, facts["training"])},
             charts=any((curves, facts["features"], facts["training"])),
         )
     )
+
+
+def epoch_metrics(epochs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the metrics of evaluations in training that say something, and their titles."""
+    found = {} if any(e.get("eval_one_label") for e in epochs) else {"auc": "AUC", "logloss": "LogLoss"}
+    return found | ({"ndcg_at_10": "NDCG@10"} if any("eval_ndcg_at_10" in e for e in epochs) else {})
+
+
+def _by_split(titles: Mapping[str, str], training: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    epochs = training["epochs"] if training else []
+    pairs = [(split, m, title) for split in ("eval", "train") for m, title in titles.items()]
+    return [(split, m, title) for split, m, title in pairs if any(f"{split}_{m}" in e for e in epochs)]
 
 
 @cache

@@ -43,9 +43,18 @@ def read_slices(folder: str, models: Sequence[str]) -> dict[str, dict[str, Any]]
             slices[name]["curves"][model] = _curves(next(iter(next(iter(outputs.values())).values())))
     one_label = all(slice_["examples"] == slice_["positives"] for slice_ in slices.values())
     for slice_ in slices.values():
+        if one_label:
+            _leave_to_lists(slice_)
         labels = (slice_["positives"], slice_["examples"] - slice_["positives"])
         slice_["few"] = slice_["examples"] < FEW_EXAMPLES or (min(labels) < FEW_LABELS and not one_label)
     return slices
+
+
+def _leave_to_lists(slice_: dict[str, Any]) -> None:
+    """Take out what tells positives from negatives: of one label it says nothing."""
+    for found in (*slice_["metrics"].values(), *slice_["differences"].values()):
+        found.update({metric: [None, None, None] for metric in COMPARED})
+    slice_["curves"] = {}
 
 
 def estimate(value: Mapping[str, Any] | None) -> Estimate:

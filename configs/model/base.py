@@ -21,6 +21,7 @@ class ModelConfig(Section):
     """
 
     implementation: ClassVar[str]  # module:Class of the model, a subclass of models.base.Recommender; "" for none
+    uses_weight: ClassVar[bool] = False  # whether `data.weight` says something to it
 
     type: str
     without: list[str] = Field(default=[], description="Features that this model does not see.")

@@ -79,12 +79,24 @@ class IALS(OfPast):
     """
 
     implementation = "models.ials:IALS"
+    uses_weight = True
 
     type: Literal["ials"]
     dim: int = Field(default=64, ge=1, description="Dimension of the vectors.")
     l2: float = Field(default=0.003, gt=0, description="L2 penalty, times (events + unobserved * entities) ** nu.")
     unobserved: float = Field(default=2.0, gt=0, description="Weight of a pair that nobody met, alpha_0.")
     nu: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="How the penalty grows with events.")
+    alpha: float = Field(
+        default=1.0,
+        ge=0,
+        description="With `data.weight`: the confidence in a pair that met is 1 + alpha * its weight (Hu et al. 2008); "
+        "0 leaves the weight aside.",
+    )
+    epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        description="With it the confidence is 1 + alpha * log(1 + weight / epsilon), for weights with a long tail.",
+    )
     sweeps: int = Field(default=16, ge=1, description="How often users and items are solved in turn.")
 
 

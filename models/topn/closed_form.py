@@ -8,15 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from configs.model.topn import EASE, SLIST, ItemKNN
-from models.base import ClosedForm, Inputs
+from models.base import Inputs
 from models.topn.interactions import Interactions, interactions
-from models.topn.ranker import ItemRanker, Past, as_rows
+from models.topn.ranker import FittedRanker, Past, as_rows
 from transforms.transformed import TransformedFeature
 
 _MATRICES = 3  # items-by-items float64 matrices that are held at once
 
 
-class ItemsByItems(ItemRanker, ClosedForm):
+class ItemsByItems(FittedRanker):
     """Scores are a row of the user's past times a matrix of weights, [items, items].
 
     Its weights are counted and not trained: `fit_to` takes the interactions of the training split.
@@ -45,6 +45,7 @@ class ItemsByItems(ItemRanker, ClosedForm):
 
     def fit_to(self, known: Interactions) -> None:
         """Take the weights from the interactions."""
+        self.known = known
         self.past.keep(known)
         self._weights.assign(self.weights_of(known))
 

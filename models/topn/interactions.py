@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse
 
+from configs.features import WEIGHT
 from transforms.transformed import PADDING, TransformedFeature, id_of
 
 
@@ -41,6 +42,10 @@ class Interactions:
             found.data[:] = 1.0
         return found
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many `events` there are, and of how many `users` and `items`."""
+        return {"events": len(self.users), "users": len(np.unique(self.users)), "items": len(np.unique(self.items))}
+
     def counts(self) -> np.ndarray:
         """Return how many events each item has, [items]."""
         return np.bincount(self.items, minlength=self.item_count)
@@ -53,23 +58,26 @@ class Interactions:
 def interactions(batches: Iterable, features: Sequence[TransformedFeature], past: str | None = None) -> Interactions:
     """Return the positives among batches of (features, labels), as arrays; `past` names the sequence to order them by.
 
-    Rows without a label above 0, without a known item, and sequences' unknown items are left out.
+    Weights are those of the rows' WEIGHT, 1 where there is none. Rows without a label above 0, without a known item,
+    and sequences' unknown items are left out.
     """
     user, item = id_of("user", features), id_of("item", features)
     count = known_items(item)
-    parts: dict[str, list[np.ndarray]] = {"users": [], "items": [], "past": []}
+    parts: dict[str, list[np.ndarray]] = {"users": [], "items": [], "weights": [], "past": []}
     for inputs, labels in batches:
         ids, labels = np.asarray(inputs[item.name]), np.asarray(labels)
         taken = (labels > 0) & (ids > 0) & (ids <= count)
         parts["users"].append(np.asarray(inputs[user.name])[taken])
         parts["items"].append(ids[taken] - 1)
+        weights = np.asarray(inputs.get(WEIGHT, np.ones(len(labels))))
+        parts["weights"].append(weights[taken].astype(np.float64))
         if past:
             parts["past"].append(columns_of(np.asarray(inputs[past])[taken], count))
-    users, items = (
-        np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64) for name in ("users", "items")
+    users, items, weights = (
+        np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64) for name in ("users", "items", "weights")
     )
     sequences, owners = in_order(users, items, np.concatenate(parts["past"])) if parts["past"] else ([], users[:0])
-    return Interactions(users, items, np.ones(len(users)), user.size, count, sequences, owners)
+    return Interactions(users, items, weights, user.size, count, sequences, owners)
 
 
 def known_items(item: TransformedFeature) -> int:

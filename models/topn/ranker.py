@@ -11,6 +11,7 @@ import tf_keras as keras
 
 from configs.model.topn import TopN
 from models.base import (
+    ClosedForm,
     Inputs,
     OwnBatches,
     OwnLoss,
@@ -62,6 +63,21 @@ class VectorRanker(ItemRanker, VectorRetriever):
         known = (column >= 0) & (column < self.items)
         vectors = tf.gather(tf.convert_to_tensor(self.item_vectors), tf.where(known, column, 0))
         return tf.reduce_sum(self.user_vectors(inputs) * vectors, axis=1) * tf.cast(known, tf.float32)
+
+
+class FittedRanker(ItemRanker, ClosedForm, OwnValidation):
+    """One that is fitted at once; its NDCG@10 over all items says what it came to."""
+
+    monitor = "ndcg_at_10"
+    known: Interactions
+
+    def fitted_on(self) -> dict[str, int]:
+        """Return the positives of the training split."""
+        return self.known.sizes()
+
+    def validate(self, examples: tf.data.Dataset) -> dict[str, float]:
+        """Return NDCG@10 of users' eval items among all items but those of their training events."""
+        return {"ndcg_at_10": ranking_of(self, self.known, examples)}
 
 
 class TrainedRanker(ItemRanker, Prepared, OwnLoss, OwnBatches, OwnValidation):

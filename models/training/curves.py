@@ -20,7 +20,7 @@ class Curves:
         for part, prefix in (("train", "train_"), ("validation", "eval_")):
             with self._writers[part].as_default():
                 for name, value in epoch.items():
-                    if name.startswith(prefix):
+                    if name.startswith(prefix) and name != f"{prefix}one_label":
                         tf.summary.scalar(f"epoch_{name.removeprefix(prefix)}", value, step=at)
         with self._writers["train"].as_default():
             for index, worker in enumerate(workers):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from configs.features import LABEL
+from configs.features import LABEL, WEIGHT
 from transforms.transformed import PADDING, TransformedFeature, model_inputs, transformed_feature_spec
 
 Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]  # features as TransformedFeature describes them, labels [batch]
@@ -46,10 +46,17 @@ def dealt_by_file(files: Sequence[str], share: Share) -> bool:
 
 
 def examples(
-    patterns: list[str], features: Sequence[TransformedFeature], batch: int, shuffle_seed: int | None = None
+    patterns: list[str],
+    features: Sequence[TransformedFeature],
+    batch: int,
+    shuffle_seed: int | None = None,
+    weighted: bool = False,
 ) -> tf.data.Dataset:
-    """Return one pass over all examples in batches of (features, labels [batch]), shuffled if seeded."""
-    source = Examples(patterns, features, cache_mib=0)
+    """Return one pass over all examples in batches of (features, labels [batch]), shuffled if seeded.
+
+    With `weighted` the features have WEIGHT besides, [batch].
+    """
+    source = Examples(patterns, features, cache_mib=0, weighted=weighted)
     return source.batches(batch, source.steps(batch), epochs=1, seed=shuffle_seed)
 
 
@@ -62,9 +69,12 @@ class Examples:
         features: Sequence[TransformedFeature],
         share: Share = Share(),
         cache_mib: int = 4096,
+        weighted: bool = False,
     ):
         self._features = list(features)
-        self._spec = transformed_feature_spec(self._features)
+        weight = {WEIGHT: tf.io.FixedLenFeature([], tf.float32)} if weighted else {}
+        self._weighted = weighted
+        self._spec = transformed_feature_spec(self._features) | weight
         # Ids take half the room where the table is not larger than int32 counts.
         narrow = {f.name: tf.int32 for f in self._features if 0 < f.size <= np.iinfo(np.int32).max}
         self._kept_as = {name: narrow.get(name, column.dtype) for name, column in self._spec.items()}
@@ -148,11 +158,15 @@ class Examples:
     def _parse(self, serialized: tf.Tensor) -> Batch:
         parsed = tf.io.parse_example(serialized, self._spec)
         labels = parsed.pop(LABEL)
-        return model_inputs(self._features, parsed), labels
+        return model_inputs(self._features, parsed) | self._weight_of(parsed), labels
 
     def _as_inputs(self, taken: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs = model_inputs(self._features, taken)
-        return {f.name: tf.cast(inputs[f.name], tf.int64) if f.size else inputs[f.name] for f in self._features}
+        cast = {f.name: tf.cast(inputs[f.name], tf.int64) if f.size else inputs[f.name] for f in self._features}
+        return cast | self._weight_of(taken)
+
+    def _weight_of(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {WEIGHT: columns[WEIGHT]} if self._weighted else {}
 
     def _read(self, limit: int) -> int:
         """Count the examples; keep them, parsed, as long as they take less than `limit` bytes."""

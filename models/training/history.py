@@ -17,6 +17,7 @@ from models.training.steps import Steps
 from transforms.transformed import PADDING, TransformedFeature
 
 HISTORY_FILE = "training.json"
+_IF_KNOWN = ("eval_ndcg_at_10", "eval_one_label")
 
 
 def history_of(job: Job, epochs: list[dict[str, Any]], best_at: int, seconds: float) -> dict[str, Any]:
@@ -25,12 +26,23 @@ def history_of(job: Job, epochs: list[dict[str, Any]], best_at: int, seconds: fl
     return {
         "model": job.task.model.model_dump(mode="json"),
         "seed": job.task.training.seed,
+        **({"weight": {"column": job.task.weight, "used": job.task.weighted}} if job.task.weight else {}),
         "epochs": epochs,
         "seconds": round(seconds, 3),
         "best_epoch": best["epoch"],
-        "eval_auc": best["eval_auc"],
-        "eval_logloss": best["eval_logloss"],
+        **{key: best[key] for key in ("eval_auc", "eval_logloss", *_IF_KNOWN) if key in best},
     }
+
+
+def eval_figures(history: Mapping[str, Any]) -> str:
+    """Return in words what an evaluation, or a whole history, measured on the eval split; empty where nothing.
+
+    Of examples with one label there are no AUC and LogLoss to speak of.
+    """
+    said = [f"NDCG@10 {history['eval_ndcg_at_10']:.4f}"] if "eval_ndcg_at_10" in history else []
+    if not history.get("eval_one_label"):
+        said += [f"AUC {history['eval_auc']:.4f}", f"LogLoss {history['eval_logloss']:.4f}"]
+    return f"eval {', '.join(said)}" if said else ""
 
 
 def table_costs(steps: Steps, features: list[TransformedFeature], job: Job) -> list[dict[str, Any]]:

@@ -28,6 +28,12 @@ class Task:
     features: str  # the feature table as JSON
     columns: dict[str, RawColumn]
     id_columns: tuple[str, str]
+    weight: str = ""  # the column that says how much a positive counts, where there is one
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the model makes use of it."""
+        return bool(self.weight) and self.model.uses_weight
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Job:
                 task["features"],
                 {name: RawColumn(**column) for name, column in task["columns"].items()},
                 tuple(task["id_columns"]),
+                task.get("weight", ""),
             ),
             **fields,
         )

@@ -14,6 +14,7 @@ import tensorflow as tf
 from configs.model import Training
 from models.base import OwnLoss, OwnValidation, TrainingSource
 from models.training.context import WorkerContext
+from models.training.history import eval_figures
 from models.training.negatives import RANKED
 from models.training.steps import Steps
 
@@ -174,7 +175,6 @@ def worker_figures(totals: Sequence[Mapping[str, float]]) -> list[dict[str, floa
 
 
 def _summary(epoch: Mapping[str, Any]) -> str:
-    return (
-        f"epoch {epoch['epoch']}: eval AUC {epoch['eval_auc']:.4f}, LogLoss {epoch['eval_logloss']:.4f}, "
-        f"train AUC {epoch['train_auc']:.4f}, {epoch['seconds']:.1f} s"
-    )
+    trained = [] if epoch.get("train_one_label") else [f"train AUC {epoch['train_auc']:.4f}"]
+    said = [*filter(None, [eval_figures(epoch)]), *trained, f"{epoch['seconds']:.1f} s"]
+    return f"epoch {epoch['epoch']}: {', '.join(said)}"

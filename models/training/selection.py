@@ -14,7 +14,7 @@ import numpy as np
 from configs.model import Auto, Model
 from models.base import MissingFeatureError
 from models.training.calibration import logloss
-from models.training.history import write_history
+from models.training.history import eval_figures, write_history
 from models.training.job import Job
 
 _CERTAINTY = 0.5  # standard errors that a richer model must gain in AUC over a plainer one
@@ -65,8 +65,7 @@ def train_best(
             left_out.append({"model": model.type, "why": str(error)})
             report(f"{model.type}: left out, {error}")
             continue
-        report(f"{model.type}: eval AUC {tried[-1].history['eval_auc']:.4f}, "
-               f"LogLoss {tried[-1].history['eval_logloss']:.4f}, {tried[-1].seconds:.0f} s")  # fmt: skip
+        report(f"{model.type}: {eval_figures(tried[-1].history)}, {tried[-1].seconds:.0f} s")
     if not tried:
         raise MissingFeatureError("; ".join(each["why"] for each in left_out))
     best = choose(tried)

@@ -33,7 +33,7 @@ class StreamingAUC:
 
 
 def figures(taken: np.ndarray) -> dict[str, float]:
-    """Return `auc` and `logloss` of what was counted; 0.5 where there is only one class."""
+    """Return `auc` and `logloss` of what was counted; 0.5 where there is only one class, which `one_label` says."""
     negatives, positives = taken[:_BUCKETS], taken[_BUCKETS:-1]
     pairs = negatives.sum() * positives.sum()
     # Of a pair in one bucket nobody knows which came first: half (Mann and Whitney 1947).
@@ -41,4 +41,5 @@ def figures(taken: np.ndarray) -> dict[str, float]:
     return {
         "auc": float(won / pairs) if pairs else 0.5,
         "logloss": float(taken[-1] / max(negatives.sum() + positives.sum(), 1)),
+        **({} if pairs else {"one_label": 1.0}),
     }

@@ -95,7 +95,7 @@ def fit_closed_form(job: Job) -> dict[str, Any]:
     started = time.monotonic()
     model = job.fresh_model()
     assert isinstance(model, ClosedForm)
-    model.adapt(examples(job.train_files, features, config.batch, config.seed))
+    model.adapt(examples(job.train_files, features, config.batch, config.seed, weighted=job.task.weighted))
     labels, logits = scored(model, job.eval_files, features)
     judged = StreamingAUC()
     judged.add(tf.constant(labels), tf.constant(logits))
@@ -103,6 +103,7 @@ def fit_closed_form(job: Job) -> dict[str, Any]:
     epoch = {"evaluation": 1, "epoch": 1} | {f"eval_{name}": value for name, value in found.items()}
     history = history_of(job, [epoch], 0, time.monotonic() - started)
     history["parameters"] = int(sum(w.shape.num_elements() for w in model.weights))
+    history["fitted_on"] = model.fitted_on()
     history |= _settle_and_export(job, model, features)
     write_history(job, history)
     return history

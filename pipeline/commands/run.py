@@ -218,22 +218,22 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
     """Print the metrics of the model and of those it is compared with."""
     from rich.table import Table
 
+    from components.evaluator.shown import shown_metrics
     from pipeline.running.summaries import counts, evaluation
 
     judged = evaluation(outcomes[NodeId.EVALUATOR])
-    table = Table(
-        "model", "AUC", "GAUC", "LogLoss", "PR AUC", "calibration", box=None, pad_edge=False, header_style="bold"
-    )
+    shown = shown_metrics(judged["metrics"]["candidate"])
+    table = Table("model", *shown.values(), box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
+    trained = _trained_type(outcomes)
     titles = {
-        "candidate": f"{settings.model.type} (this run)",
+        "candidate": f"{of if (of := settings.model.type) == trained else f'{of}: {trained}'} (this run)",
         "blessed": "last blessed",
         "blessed_best": "best of the last blessed",
     }
     for name, metrics in judged["metrics"].items():
-        figures = [f"{metrics[m]:.4f}" for m in ("auc", "gauc", "logloss", "prauc", "calibration")]
-        table.add_row(titles.get(name, name), *figures)
+        table.add_row(titles.get(name, name), *(_figure(metrics.get(m)) for m in shown))
     tally = counts(outcomes[NodeId.INGEST])
     rows = tally["test.rows"]
     console.print()
@@ -243,6 +243,18 @@ def _metrics(console: Console, settings: Any, outcomes: dict[str, Outcome]) -> N
         f"{tally['test.cold_user'] / rows:.1%} of rows have a user unseen in training, "
         f"{tally['test.cold_item'] / rows:.1%} an item"
     )
+
+
+def _trained_type(outcomes: dict[str, Outcome]) -> str:
+    """Return the type of the model that was trained: of `auto` the one that it chose."""
+    from components.verdict import read_json
+    from models.training.history import HISTORY_FILE
+
+    return read_json(f"{outcomes[NodeId.TRAINER].uri('model_run')}/{HISTORY_FILE}")["model"]["type"]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.4f}"
 
 
 def _profile(console: Console, outcomes: dict[str, Outcome]) -> None:

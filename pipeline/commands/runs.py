@@ -54,14 +54,15 @@ def runs(
     if not known:
         console.print(f"no run of {settings.name} yet; `recsys run {config}` makes one")
         return
-    table = Table("run", "age", "verdict", "AUC", "GAUC", "LogLoss", "version", box=None, pad_edge=False)
+    shown = history.shown(known)
+    table = Table("run", "age", "verdict", *shown.values(), "version", box=None, pad_edge=False)
     table.header_style = "bold"
     table.columns[0].no_wrap = True
-    for column in table.columns[3:6]:
+    for column in table.columns[3:-1]:
         column.justify = "right"
     for r in known:
         said = _said(r)
-        figures = [f"{v:.4f}" if (v := r.metrics.get(m)) is not None else "" for m in ("auc", "gauc", "logloss")]
+        figures = [f"{v:.4f}" if (v := r.metrics.get(m)) is not None else "" for m in shown]
         style = _STYLES.get(RunState(r.state), "dim")
         table.add_row(r.id, history.age(time.time() - r.ended), f"[{style}]{said}[/{style}]", *figures, r.version or "")
     console.print(table)

@@ -55,6 +55,7 @@ def train(
                 console.print(f"  [dim]{worker}  {escape(line)}[/dim]")
 
             from models.training.workers import ProgressLine
+            from pipeline.running.summaries import training as summary
             from pipeline.training import train_candidate
 
             trained = train_candidate(settings, report, say)
@@ -62,10 +63,7 @@ def train(
             console.print("done: the chief exports the model")
             return
         history = trained.history
-        console.print(
-            f"\nbest epoch {history['best_epoch']}: eval AUC {history['eval_auc']:.4f}, "
-            f"LogLoss {history['eval_logloss']:.4f}; {history['parameters']:,} parameters, {history['seconds']:.0f} s"
-        )
+        console.print(f"\n{summary(history)}, {history['seconds']:.0f} s")
         if "tables" in history:
             console.print(_tables(history["tables"], Table))
             console.print(_workers(history["workers"], Table))

@@ -25,6 +25,7 @@ from components.ingest.files import LogFile, find_files
 from components.ingest.rows import RowTyper, Typed
 from components.schema import column_types, infer_schema
 from configs import Config, ConfigError, config_from_tree
+from configs.model import MODELS
 from pipeline.proposal.features import Features
 from pipeline.proposal.roles import Given, Guess, Roles, find_roles
 from pipeline.proposal.sample import Sample, blank, plain_name, take
@@ -92,6 +93,7 @@ def propose(source: str, name: str | None, given: Given) -> Proposal:
     split = find_split(sample, roles)
     features = Features(sample, roles)
     chosen = _recommender_name(name or os.path.basename(file.path).split(".")[0])
+    _leave_weight(roles)
     text = _config_text(chosen, given, sample, roles, split, features)
     return Proposal(chosen, source, text, roles.guesses + features.guesses, sample.blocks, list(split.warnings))
 
@@ -109,6 +111,20 @@ def _name_by_role(sample: Sample, roles: Roles) -> None:
         ):
             roles.guesses = [Guess(role, g.role, g.why) if g.column == column.plain else g for g in roles.guesses]
             column.plain = role
+
+
+def _leave_weight(roles: Roles) -> None:
+    """Propose a weight only where the proposed model uses it."""
+    if roles.weight is None or MODELS[_ranker(roles)].uses_weight:
+        return
+    why = f"how much a positive counts: {_ranker(roles)} does not use it; ials does, with `weight` under data"
+    column, roles.weight = roles.weight.plain, None
+    roles.guesses = [Guess(column, "left out", why) if g.column == column else g for g in roles.guesses]
+
+
+def _ranker(roles: Roles) -> str:
+    # In closed form a model of items by items is the better one, where the square of their number fits into memory.
+    return "ease" if roles.item.distinct <= _MOST_ITEMS_SQUARED else "ials"
 
 
 def _config_text(name: str, given: Given, sample: Sample, roles: Roles, split: SplitGuess, features: Features) -> str:
@@ -167,9 +183,7 @@ def _model_lines(roles: Roles) -> list[str]:
     """Return model, baselines and slices. Gates are those of a config without any, which docs/config.md lists."""
     if roles.label is not None:
         return ["model: {type: auto}", *_SLICES]
-    # In closed form a model of items by items is the better one, where the square of their number fits into memory.
-    ranker = "ease" if roles.item.distinct <= _MOST_ITEMS_SQUARED else "ials"
-    return [f"model: {{type: {ranker}}}", "baselines: {item_knn: {type: item_knn}}", *_SLICES]
+    return [f"model: {{type: {_ranker(roles)}}}", "baselines: {item_knn: {type: item_knn}}", *_SLICES]
 
 
 def _yaml(value: Any) -> str:

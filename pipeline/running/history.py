@@ -12,6 +12,7 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components.evaluator.shown import shown_metrics
 from components.outcomes import NodeId, RunState
 from components.report import REPORT_TYPE
 from configs import Config, ConfigError
@@ -83,6 +84,12 @@ def find(config: Config, run: str | None) -> Run:
             return candidate
     newest = ", ".join(r.id for r in known[:5]) or "none yet"
     raise ConfigError(f"--run {run}: no such run of {config.name}; the newest are {newest}")
+
+
+def shown(runs: Sequence[Run], most: int = 3) -> dict[str, str]:
+    """Return the metrics to show of runs and their titles: those that the newest evaluated model has."""
+    newest = next((r.metrics for r in runs if r.metrics), {})
+    return dict(list(shown_metrics(newest).items())[:most])
 
 
 def busy(config: Config) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from glob import glob
 from typing import Any
 
 from components.outcomes import RESOLVERS, NodeState
 from components.refusal import RefusedError
 from components.verdict import VERDICT_FILE, read_json
+from models.training.history import HISTORY_FILE, eval_figures
 from pipeline.running.nodes import Outcome
 
 
@@ -21,7 +23,7 @@ def what_it_found(outcome: Outcome) -> str:
             if "summary" in artifact.custom_properties:
                 return artifact.custom_properties["summary"].string_value
     if "model_run" in outcome.outputs:
-        return _training(outcome.uri("model_run"))
+        return training(read_json(os.path.join(outcome.uri("model_run"), HISTORY_FILE)))
     if "transform_graph" in outcome.outputs:
         return _vocabularies(outcome.uri("transform_graph"))
     return ""
@@ -66,14 +68,23 @@ def counts(outcome: Outcome) -> dict[str, int]:
     return read_json(f"{outcome.uri('report')}/counts.json")
 
 
-def _training(folder: str) -> str:
-    history = read_json(os.path.join(folder, "training.json"))
+def training(history: Mapping[str, Any]) -> str:
+    """Return in words what a training came to: what was chosen or fitted, its figures on eval, and its size."""
+    parts = []
+    if tried := history.get("tried"):
+        each = ", ".join(f"{t['model']} {t['eval_auc']:.4f}" for t in tried)
+        parts.append(f"{history['model']['type']} chosen of {len(tried)} tried by eval AUC ({each})")
+    if fitted := history.get("fitted_on"):
+        parts.append(
+            f"fitted on {fitted['events']:,} events of {fitted['users']:,} users and {fitted['items']:,} items"
+        )
+    if weight := history.get("weight"):
+        column, of = weight["column"], history["model"]["type"]
+        parts.append(f"weighted by {column}" if weight["used"] else f"{of} does not use data.weight ({column})")
     epochs = history["epochs"][-1]["epoch"]
-    trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "counted"
-    return (
-        f"eval AUC {history['eval_auc']:.4f}, LogLoss {history['eval_logloss']:.4f}, {trained}, "
-        f"{history['parameters']:,} parameters"
-    )
+    trained = f"best of {epochs} epochs: {history['best_epoch']}" if epochs > 1 else "" if fitted else "counted"
+    parts.append(", ".join(filter(None, [eval_figures(history), trained, f"{history['parameters']:,} parameters"])))
+    return "; ".join(parts)
 
 
 def _vocabularies(folder: str) -> str:

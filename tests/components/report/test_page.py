@@ -254,3 +254,21 @@ def test_lists_of_the_best_items_have_a_table_and_their_place_among_the_slices()
     assert '<option value="ndcg@10" selected>NDCG@10</option>' in html
     assert '<option value="coverage@10"' not in html
     compare.render(facts(slices=slices, metric="ndcg@10"), facts(slices=slices, metric="ndcg@10"))
+
+
+def test_of_positives_alone_nothing_tells_them_from_negatives():
+    of_lists = {"ndcg@10": [0.2, 0.1, 0.3]}
+    whole = slice_("all", 0.5) | {
+        "ranked_users": 9.0,
+        "metrics": {"candidate": {m: [None] * 3 for m in METRICS} | of_lists},
+    }
+    epochs = [{"epoch": n, "eval_auc": 0.5, "eval_logloss": 0.6, "eval_one_label": 1.0, "eval_ndcg_at_10": 0.1 * n,
+               "examples_per_second": 9.0} for n in (1, 2)]  # fmt: skip
+    training = {"model": {"type": "bpr"}, "seed": 1, "seconds": 1.0, "best_epoch": 2, "parameters": 9, "epochs": epochs,
+                "workers": None, "tables": None}  # fmt: skip
+    html = page.render(facts(slices=[whole], models=["candidate"], metric="ndcg@10", training=training), {})
+    said = text_of(html)
+    assert "NDCG@10 by epoch" in said
+    assert "Eval NDCG@10" in said
+    for name in ("AUC", "LogLoss", "PR AUC", "Calibration", "ROC"):
+        assert name not in said

@@ -1,5 +1,7 @@
 """ItemKNN, EASE, SLIST and iALS against slow references."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,7 @@ from configs.model import EASE, IALS, SLIST, ItemKNN
 from models.base import MissingFeatureError
 from models.registry import build_model
 from models.topn.interactions import Interactions
-from tests.models.topn.data import FEATURES, ITEMS, inputs, known
+from tests.models.topn.data import FEATURES, ITEMS, USERS, inputs, known
 from transforms.transformed import TransformedFeature
 
 
@@ -174,3 +176,35 @@ def test_no_positive_event_is_an_error():
 def test_slist_needs_the_order_of_events():
     with pytest.raises(MissingFeatureError, match="model slist: needs a feature of kind sequence of item"):
         build_model(SLIST(type="slist"), [f for f in FEATURES if f.name != "past"])
+
+
+@pytest.mark.parametrize(("alpha", "epsilon"), [(0.5, None), (2.0, 3.0)])
+def test_ials_with_weights_solves_for_their_confidence(alpha, epsilon):
+    events = known()
+    plays = np.random.default_rng(2).integers(1, 50, len(events.users)).astype(float)
+    config = IALS(type="ials", dim=3, l2=0.05, unobserved=0.2, sweeps=1, alpha=alpha, epsilon=epsilon)
+    tf.random.set_seed(7)
+    model = build_model(config, FEATURES)
+    model.fit_to(replace(events, weights=plays), weighted=True)
+    confidence = np.zeros((USERS, ITEMS))
+    for user, item, count in zip(events.users, events.items, plays, strict=True):
+        confidence[user - 1, item] = 1 + alpha * (count if epsilon is None else np.log(1 + count / epsilon))
+
+    def slowly(weights, others):
+        found = np.zeros((len(weights), 3))
+        for row, of in enumerate(weights):
+            left = np.zeros((3, 3))
+            for other, weight in zip(others, of, strict=True):
+                left += (0.2 + weight) * np.outer(other, other)
+            left += 0.05 * ((of > 0).sum() + 0.2 * len(others)) * np.eye(3)
+            found[row] = np.linalg.solve(left, sum(w * o for w, o in zip(of, others, strict=True)))
+        return found
+
+    tf.random.set_seed(7)
+    start = tf.random.normal([ITEMS, 3], stddev=0.1 / np.sqrt(3)).numpy()
+    items = slowly(confidence.T, slowly(confidence, start))
+    np.testing.assert_allclose(model.item_vectors.numpy(), items, rtol=1e-3, atol=1e-5)
+    # A request's past says no weights: its items have the median confidence.
+    asked = np.median(confidence[confidence > 0])
+    users = slowly((confidence > 0) * asked, model.item_vectors.numpy().astype(np.float64))
+    np.testing.assert_allclose(model.user_vectors(inputs(events)).numpy(), users, rtol=1e-3, atol=1e-5)

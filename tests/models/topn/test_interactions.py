@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.features import WEIGHT
 from models.topn.interactions import Interactions, in_order, interactions
 from models.topn.rows import TrainingRows, next_events, packing, padded_events, users_of, whole_events, windows_of
 from tests.models.topn.data import FEATURES, ITEMS, LENGTH, known
@@ -61,6 +62,9 @@ def test_only_positives_of_known_items_count():
     assert [s.tolist() for s in found.sequences] == [[2]]
     with pytest.raises(ValueError, match="needs a positive event"):
         interactions([(batch, np.zeros(4))], FEATURES)
+    weighted = batch | {WEIGHT: np.array([7.0, 1.0, 1.0, 1.0])}
+    assert interactions([(weighted, np.array([1.0, 0.0, 1.0, 1.0]))], FEATURES).weights.tolist() == [7.0]
+    assert found.weights.tolist() == [1.0]
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(0, 3))

@@ -1,6 +1,7 @@
 """Logs as people have them: what is proposed for each, and that ingest takes it."""
 
 import gzip
+import importlib
 import json
 
 import numpy as np
@@ -138,15 +139,20 @@ def test_commas_inside_numbers_part_no_values(log, proposed):
 
 
 @pytest.mark.parametrize("weight", ["plays", "antal_spelningar", "播放次数"])
-def test_counts_of_plays_without_label_and_time_are_positives(log, proposed, weight):
+def test_counts_of_plays_without_label_and_time_are_positives(log, proposed, weight, monkeypatch):
     frame = pd.DataFrame({"user": log["user"], "artist": log["item"], weight: 1 + log["time"] % 90})
     config, proposal, why = proposed(frame.drop_duplicates(["user", "artist"]))
     assert config.data.label is None
     assert config.data.time is None
-    assert config.data.weight in (weight, "weight")
+    assert config.data.weight is None
+    assert "ease does not use it; ials does" in why.get(weight, why.get("weight"))
+    assert weight not in config.features
     assert config.data.split.by == "user_share"
     assert "every row is a positive" in why["(none)"]
     assert not proposal.warnings
+    monkeypatch.setattr(importlib.import_module("pipeline.proposal.propose"), "_MOST_ITEMS_SQUARED", 1)
+    config, _, why = proposed(frame.drop_duplicates(["user", "artist"]))
+    assert (config.model.type, config.data.weight in (weight, "weight")) == ("ials", True)
 
 
 def test_a_constant_label_is_none(log, proposed):
