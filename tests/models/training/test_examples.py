@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.features import LABEL, WEIGHT
 from models.training.examples import Examples, Share
 from tests.models.training.jobs import KEY, write_examples
-from transforms.transformed import PADDING
+from transforms.transformed import PADDING, TransformedFeature
 
 
 def seen(source: Examples, batch: int, steps: int, **how) -> list[list[float]]:
@@ -84,3 +85,23 @@ def test_a_seed_decides_the_order_and_not_how_files_were_cut(sample, tmp_path):
 def test_nothing_to_read_says_what_was_looked_for(sample, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing matches .*none/\*\.gz"):
         Examples([f"{tmp_path}/none/*.gz"], sample.features)
+
+
+@pytest.mark.parametrize("cache_mib", [64, 0])
+def test_weights_come_with_the_features_where_they_are_asked_for(tmp_path, cache_mib):
+    def row(user, weight):
+        values = {"user": tf.train.Feature(int64_list=tf.train.Int64List(value=[user]))}
+        for name, value in ((LABEL, 1.0), (WEIGHT, weight)):
+            values[name] = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        return tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString()
+
+    with tf.io.TFRecordWriter(f"{tmp_path}/rows.gz", "GZIP") as writer:
+        for user, weight in ((1, 7.0), (2, 0.5)):
+            writer.write(row(user, weight))
+    features = [TransformedFeature("user", "user", 9)]
+    for weighted in (True, False):
+        source = Examples([f"{tmp_path}/*.gz"], features, cache_mib=cache_mib, weighted=weighted)
+        ((inputs, _),) = source.batches(2, 1)
+        assert (WEIGHT in inputs) == weighted
+        if weighted:
+            assert dict(zip(inputs["user"].numpy(), inputs[WEIGHT].numpy(), strict=True)) == {1: 7.0, 2: 0.5}
