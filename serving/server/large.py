@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -38,7 +37,7 @@ class LargeRequests:
     def __init__(self, max_bytes: int = DEFAULT_INFLIGHT_BYTES):
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._trimmed = 0.0
+        self._giving_back = False
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="large-request")
 
@@ -63,9 +62,13 @@ class LargeRequests:
                 yield self._call
         finally:
             self._bytes -= size
-            if not self._bytes and time.monotonic() - self._trimmed > TRIM_SECONDS:
-                self._trimmed = time.monotonic()
-                self._thread.submit(memory.give_back)
+            if not self._bytes and not self._giving_back:
+                self._giving_back = True
+                asyncio.get_running_loop().call_later(TRIM_SECONDS, self._give_back)
+
+    def _give_back(self) -> None:
+        self._giving_back = False
+        self._thread.submit(memory.give_back)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

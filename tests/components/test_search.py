@@ -142,7 +142,7 @@ def test_a_contest_is_entered_by_type_or_by_name(load):
     assert by_default["deepfm"].model.dropout == 0.5
     assert (by_default["wide"].training.epochs, by_default["wide"].training.batch) == (3, 64)
     named = entries(config, ["svd", "lr"])
-    assert [(entry.name, entry.model.l2) for entry in named] == [("svd", 0.0), ("lr", 0.5)]
+    assert [(entry.name, entry.model.l2) for entry in named] == [("svd", None), ("lr", 0.5)]
     with pytest.raises(ConfigError, match="--models gbm: no model of that name; choose from lr, deepfm, wide, "):
         entries(config, ["gbm"])
     with pytest.raises(ConfigError, match="lr is named twice"):

@@ -198,7 +198,7 @@ def two_tower(model, features, inputs):
         through(tower._layers, field_rows(tower._embedding, side, inputs, 4))
         for tower, side in zip((model._user_tower, model._item_tower), sides, strict=True)
     )
-    return (user[:, :-1] * item[:, :-1]).sum(axis=1) + user[:, -1] + item[:, -1]
+    return (user[:, :-1] * item[:, :-1]).sum(axis=1) + user[:, -1] + item[:, -1] + model._bias.numpy()
 
 
 @pytest.mark.parametrize(

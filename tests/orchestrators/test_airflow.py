@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 AIRFLOW = ROOT / "orchestrators" / "airflow"
 NODES = [
     "Ingest", "LastAcceptedData", "LastBlessedModel", "StatisticsGen", "CuratedSchema", "ExampleValidator", "DataGate",
-    "Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher", "Report",
+    "Transform", "Trainer", "Assembler", "Evaluator", "ServingCheck", "Pusher", "Report",
 ]  # fmt: skip
 
 
