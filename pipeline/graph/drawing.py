@@ -14,6 +14,8 @@ _STEP = (206, 64)  # px between centres: along the way of the data, and across i
 _MARGIN = 24
 _UNIT = 72  # what the layout takes for one step
 
+Bend = tuple[int, int]  # the part of the graph, and the layout's number in it: parts count anew
+
 _STYLE = """\
 svg { font: 13px system-ui, sans-serif; background: #fff; color: #1b1f24 }
 rect { fill: #f3f5f8; stroke: #57606a } .gate rect { fill: #fff4d6; stroke: #9a6700 }
@@ -59,39 +61,49 @@ def svg(plan: Mapping[str, Any]) -> str:
 
 def _layout(
     nodes: list[str], edges: list[tuple[str, str]]
-) -> tuple[dict[str | int, tuple[float, float]], list[tuple[str, str, list[int]]]]:
+) -> tuple[dict[str | Bend, tuple[float, float]], list[tuple[str, str, list[Bend]]]]:
     """Return centres by node, and each edge with the bends it takes around the nodes between."""
-    laid = from_edges(edges, ranking_type="down").dot_layout() if edges else []
-    raw = {node: place for part, *_ in laid for node, place in part}
-    alone = [node for node in nodes if node not in raw]
-    left = max((y for _, y in raw.values()), default=0.0)
-    top = min((x for x, _ in raw.values()), default=0.0)
-    places: dict[str | int, tuple[float, float]] = {
-        node: (
-            _BOX[0] / 2 + _MARGIN + (left - y) / _UNIT * _STEP[0],
-            _BOX[1] / 2 + _MARGIN + (x - top) / _UNIT * _STEP[1],
-        )
-        for node, (x, y) in raw.items()
-    }
-    below = max((y for _, y in places.values()), default=_MARGIN - _BOX[1] / 2)
-    for number, node in enumerate(alone):
+    places: dict[str | Bend, tuple[float, float]] = {}
+    onward: dict[str | Bend, list[str | Bend]] = {}
+    below = _BOX[1] / 2 + _MARGIN - _STEP[1]
+    # A part at a time: of several, the layout may give a bend the number of another part's node.
+    for number, part in enumerate(_parts(edges)):
+        ((found, *_, ways),) = from_edges(part, ranking_type="down").dot_layout()
+        left, top = max(y for _, (_, y) in found), min(x for _, (x, _) in found)
+        at_top = below + _STEP[1]
+        for node, (x, y) in found:
+            across = at_top + (x - top) / _UNIT * _STEP[1]
+            places[_own(number, node)] = _BOX[0] / 2 + _MARGIN + (left - y) / _UNIT * _STEP[0], across
+            below = max(below, across)
+        for up, down in ways:
+            onward.setdefault(_own(number, up), []).append(_own(number, down))
+    for number, node in enumerate(node for node in nodes if node not in places):
         places[node] = (_BOX[0] / 2 + _MARGIN, below + (number + 1) * _STEP[1])
-    onward: dict[str | int, list[str | int]] = {}
-    for *_, parts in laid:
-        for up, down in parts:
-            onward.setdefault(up, []).append(down)
     steps = []
     for up in nodes:
         for first in onward.get(up, []):
             way, at = [], first
-            while isinstance(at, int):  # a bend: it has one way in and one way out
+            while isinstance(at, tuple):  # a bend: it has one way in and one way out
                 way.append(at)
                 (at,) = onward[at]
             steps.append((up, at, way))
     return places, steps
 
 
-def _edge(up: str, down: str, way: list[int], places: Mapping[str | int, tuple[float, float]]) -> str:
+def _parts(edges: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return the edges of each part of the graph that hangs together."""
+    parts: list[set[str]] = []
+    for edge in edges:
+        touched = [nodes for nodes in parts if nodes & set(edge)]
+        parts = [nodes for nodes in parts if nodes not in touched] + [set(edge).union(*touched)]
+    return [[edge for edge in edges if edge[0] in nodes] for nodes in parts]
+
+
+def _own(part: int, node: str | int) -> str | Bend:
+    return node if isinstance(node, str) else (part, node)
+
+
+def _edge(up: str, down: str, way: list[Bend], places: Mapping[str | Bend, tuple[float, float]]) -> str:
     half = _BOX[0] / 2
     points = [(places[up][0] + half, places[up][1])]
     for bend in way:
