@@ -362,14 +362,6 @@ def targets(folder: pathlib.Path) -> Iterator[dict[str, ServerProcess]]:
         factory.stop()
 
 
-def kept_mib(pid: int, bound: float) -> float:
-    """Return a process's memory; above the bound it has ten seconds to give back what a moment's requests took."""
-    until = time.monotonic() + 10
-    while (found := resident_mib(pid)) > bound and time.monotonic() < until:
-        time.sleep(0.5)
-    return found
-
-
 def fuzz(requests: int, seed: int) -> dict[str, Any]:
     """Send so many requests; returns what was seen."""
     with tempfile.TemporaryDirectory() as folder, targets(pathlib.Path(folder)) as found:
@@ -403,7 +395,7 @@ def fuzz(requests: int, seed: int) -> dict[str, Any]:
                 for name, each in found.items():
                     if each.process.poll() is not None:
                         raise SystemExit(f"the {name} died with {each.process.returncode}:\n{each.stderr()[-2000:]}")
-                    most[name] = max(most[name], kept_mib(each.process.pid, 1.5 * before[name]))
+                    most[name] = max(most[name], resident_mib(each.process.pid))
 
         run()
         sender.close()
